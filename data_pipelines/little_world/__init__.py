@@ -1,0 +1,1 @@
+"""The embedded data set: spoken digit strings and arithmetic, made on the spot."""

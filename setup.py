@@ -1,0 +1,50 @@
+"""Installs ttt_jax and its command-line tools."""
+
+import pathlib
+
+import setuptools
+
+VERSION = '0.1.0'
+
+setuptools.setup(
+  name='ttt_jax',
+  version=VERSION,
+  description='One Transformer that reads, listens and speaks: TtT training and decoding in JAX.',
+  long_description=pathlib.Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11,<3.14',
+  packages=setuptools.find_packages(include=['ttt_jax', 'ttt_jax.*', 'data_pipelines', 'data_pipelines.*']),
+  package_data={'ttt_jax.evaluation': ['*.css', '*.js']},
+  install_requires=[
+    'absl-py>=2.1',
+    'flax>=0.12.8',
+    'grain>=0.2.18',
+    'jax>=0.10.2',
+    'ml-collections>=1.1.0',
+    'numpy>=2.1',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
+    'scipy>=1.15',
+    'sentencepiece>=0.2.1',
+    'soundfile>=0.13',
+    'soxr>=1.0',
+    'tensorboardX>=2.6.4',
+    'tensorflow-datasets>=4.9.10',
+    'tqdm>=4.67',
+  ],
+  extras_require={
+    # The embedded little world: a speaker, and an independent listener that judges.
+    'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
+    'test': ['hypothesis>=6.140', 'pytest>=8.4', 'pytest-xdist>=3.8', 'ruff>=0.15'],
+    'tpu': ['jax[tpu]>=0.10.2'],
+    'gpu': ['jax[cuda13]>=0.10.2'],
+  },
+  entry_points={
+    'console_scripts': [
+      'ttt-train=ttt_jax.cli.train:run',
+      'ttt-generate=ttt_jax.cli.generate:run',
+      'ttt-evaluate=ttt_jax.cli.evaluate:run',
+    ]
+  },
+)

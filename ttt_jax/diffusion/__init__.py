@@ -1,0 +1,1 @@
+"""The masking schedules, and the corruption of a document."""

@@ -1,0 +1,1 @@
+"""Decoding: text left to right, audio in parallel blocks."""

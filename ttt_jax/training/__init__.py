@@ -1,0 +1,1 @@
+"""Optimizer, state, step, checkpoints, metrics and the loop."""
