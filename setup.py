@@ -20,6 +20,7 @@ setuptools.setup(
     'absl-py>=2.1',
     'flax>=0.12.8',
     'grain>=0.2.18',
+    'importlib_resources>=6.4',  # tensorflow-datasets imports it, and does not ask for it
     'jax>=0.10.2',
     'ml-collections>=1.1.0',
     'numpy>=2.1',

@@ -1,0 +1,82 @@
+"""Every key there is, with its default. Other configs start from this one.
+
+Change a key on the command line by `--config.train.steps=10`. A key that does not stand
+here is an error.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The defaults: the paper's objective, and a model that fits a test."""
+  c = ml_collections.ConfigDict()
+  c.seed = 0  # everything random follows from it
+
+  c.data = d = ml_collections.ConfigDict()
+  d.directory = ''  # data set of records, as the builders write it; needed
+  d.split = 'train'
+  d.row_length = 256  # positions of a packed row
+  d.batch_size = 16  # rows of a global batch
+  d.window = 8192  # records that are packed together
+  d.threads = 2  # that make rows ahead of the step, in each process
+
+  c.mask = m = ml_collections.ConfigDict()
+  m.audio = 'span'  # what a span's tokens see: 'span' all of it, 'block' up to their block
+  m.block_size = 8  # tokens of a block, where audio = 'block'
+  m.causal_prompt = False  # read the user's audio left to right
+
+  c.objective = o = ml_collections.ConfigDict()
+  o.schedule = 'linear'  # 'linear', 'cosine' or 'polynomial': alpha(t) of the diffusion
+  o.power = 2.0  # of the polynomial schedule
+  o.epsilon = 1e-3  # the least probability of masking
+  o.normalization = 'document'  # 'document': means within each document (the paper), 'token'
+  o.banom = 0.3  # probability that a document trains text only, on clean audio
+  o.ppm = 0.3  # probability that the spans before a random one stay clean
+  o.sst = 0.5  # probability that the last response span is cut
+  o.sst_range = (0.3, 0.9)  # to this part of its tokens
+  o.sst_above = 10  # if it has more tokens than this
+
+  c.model = m = ml_collections.ConfigDict()
+  m.layers = 2
+  m.width = 64
+  m.heads = 4
+  m.kv_heads = 2
+  m.head_width = 16
+  m.mlp_width = 192
+  m.rope_theta = 10_000.0
+  m.norm_epsilon = 1e-6
+  m.qkv_bias = True  # Qwen2
+  m.qk_norm = False  # Qwen3
+  m.tied = True  # the output layer is the embedding
+  m.vocabulary_multiple = 64  # the embedding's rows are padded to a multiple of it
+  m.dtype = 'bfloat16'  # of activations and matrix products; parameters are float32
+  m.remat = True  # recompute each layer's activations in the backward pass
+  m.attention = 'dense'  # implementation of attention by intervals
+
+  c.optimizer = o = ml_collections.ConfigDict()
+  o.learning_rate = 1e-3  # at its peak
+  o.final_fraction = 0.05  # of the peak, where the cosine ends
+  o.warmup_steps = 100
+  o.beta1 = 0.9
+  o.beta2 = 0.95
+  o.weight_decay = 0.01  # on matrices only
+  o.clip_norm = 1.0  # of the whole gradient
+
+  c.train = t = ml_collections.ConfigDict()
+  t.steps = 1000
+  t.log_every = 20
+  t.checkpoint_every = 500
+  t.keep = 2  # latest checkpoints that are kept
+
+  c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
+  m.data = -1
+  m.fsdp = 1
+  m.tensor = 1
+
+  c.sampling = s = ml_collections.ConfigDict()
+  s.block_size = 8  # audio tokens that are decoded in parallel
+  s.steps_per_block = 4
+  s.temperature = 0.0  # 0 takes the most likely token
+  s.max_text = 64  # text tokens of an answer
+  s.max_audio = 512  # audio tokens of one span
+  return c.lock()

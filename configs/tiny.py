@@ -1,0 +1,21 @@
+"""A model that learns the little world on two CPU cores."""
+
+import base
+
+
+def get_config():
+  """The quickstart's settings."""
+  c = base.get_config()
+  c.model.layers = 4
+  c.model.width = 128
+  c.model.heads = 4
+  c.model.kv_heads = 4
+  c.model.head_width = 32
+  c.model.mlp_width = 384
+  c.model.dtype = 'float32'  # a CPU has no fast bfloat16
+  c.model.remat = False
+  c.objective.banom = 0.1
+  c.optimizer.learning_rate = 2e-3
+  c.optimizer.beta2 = 0.98
+  c.train.steps = 1500
+  return c

@@ -1,0 +1,46 @@
+"""Arrays that take a while to compute, kept on disk under a hash of what they depend on."""
+
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+Arrays = dict[str, np.ndarray]
+
+
+def cached(
+  directory: str | pathlib.Path, name: str, depends: list[Any], make: Callable[[], Arrays]
+) -> Arrays:
+  """The arrays that `make` returns, from `directory`/cache where they were kept before.
+
+  Args:
+    directory: where to keep them; if it cannot be written, they are made each time.
+    name: what they are, for people.
+    depends: JSON values; other values are another entry.
+    make: computes them.
+  """
+  key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+  path = pathlib.Path(directory, 'cache', f'{name}-{key}.npz')
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      return dict(stored)
+  except FileNotFoundError:
+    pass
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    logging.warning('%s is damaged (%s): making it again', path, error)
+  arrays = make()
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that processes that share the folder see all or nothing.
+    partial = path.with_name(f'{path.stem}.{os.getpid()}.partial.npz')
+    np.savez(partial, **arrays)
+    partial.replace(path)
+  except OSError as error:
+    logging.warning('cannot keep %s: %s', path, error)
+  return arrays

@@ -1,0 +1,174 @@
+"""Makes the little world: speech, codec, tokenizer, and records of three tasks.
+
+  python -m data_pipelines.little_world.prepare --out=DIR
+
+Tasks: *speak* (text in, audio out), *transcribe* (audio in, text out) and *answer* (a spoken
+question in; the answer as text and as audio out).
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tqdm
+from absl import app, flags, logging
+
+from data_pipelines import records
+from data_pipelines.little_world import sentences, speech
+from ttt_jax import assets as assets_lib
+from ttt_jax import chat
+from ttt_jax import tokenizer as tokenizer_lib
+from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.codecs import mel_vq
+
+_OUT = flags.DEFINE_string('out', None, 'Folder of the data set; made anew.', required=True)
+_VOICES = flags.DEFINE_integer('voices', 1, 'Voices that speak every sentence.')
+_STRINGS = flags.DEFINE_integer('strings', 3000, 'Digit strings for training.')
+_TESTS = flags.DEFINE_integer('tests', 100, 'Digit strings for testing.')
+_CODES = flags.DEFINE_integer('codes', 512, 'Size of the codebook.')
+_FRAMES = flags.DEFINE_integer('frames', 4, 'Frames of 10 ms a token.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Decides which sentences there are.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What there is to make; the flags of this module say what each means."""
+
+  voices: int
+  strings: int
+  tests: int
+  codes: int
+  frames: int
+  seed: int
+  answer_copies: int = 4  # answers are few beside strings: each is seen this often an epoch
+  fit_clips: int = 800  # the codec is fitted to so many utterances
+  tokenizer_size: int = 768  # at most; bytes included
+
+
+TASK_PROMPTS = {
+  assets_lib.SPEAK: 'speak',
+  assets_lib.TRANSCRIBE: 'transcribe',
+  assets_lib.ANSWER: 'answer',
+}
+
+
+def prompts(voices: int) -> dict[str, list[str]]:
+  """System prompts of the tasks: where there are several voices, each is asked for."""
+  if voices == 1:
+    return {task: [prompt] for task, prompt in TASK_PROMPTS.items()}
+  names = [f' voice {sentences.NUMBERS[voice + 1]}' for voice in range(voices)]
+  return {
+    task: [prompt] * voices
+    if task == assets_lib.TRANSCRIBE
+    else [prompt + name for name in names]
+    for task, prompt in TASK_PROMPTS.items()
+  }
+
+
+class _Speech:
+  """Every utterance that is needed, said once and tokenised once."""
+
+  def __init__(self, texts: list[str], settings: Settings):
+    voices = speech.VOICES[: settings.voices]
+    jobs = [(text, index) for text in texts for index in range(len(voices))]
+    waves = {}
+    for text, index in tqdm.tqdm(jobs, desc='speak', unit='utterance'):
+      waves[text, index] = speech.say(text, voices[index])
+    rng = np.random.default_rng(settings.seed)
+    picked = rng.permutation(len(jobs))[: settings.fit_clips]
+    logging.info('fitting the codec')
+    self.codec = mel_vq.MelVQ.fit(
+      [waves[jobs[i]] for i in picked],
+      speech.SAMPLE_RATE,
+      frames_per_token=settings.frames,
+      codebook_size=settings.codes,
+      seed=settings.seed,
+    )
+    self.codes = {
+      job: self.codec.encode(waves[job], speech.SAMPLE_RATE)
+      for job in tqdm.tqdm(jobs, desc='tokenise', unit='utterance')
+    }
+
+
+def _records(
+  strings: list[str],
+  questions: list[sentences.Question],
+  codes: dict,
+  assets: assets_lib.Assets,
+  settings: Settings,
+  copies: int,
+) -> Iterator[records.Record]:
+  """All records of one split."""
+  speak, transcribe, answer = assets_lib.SPEAK, assets_lib.TRANSCRIBE, assets_lib.ANSWER
+
+  def record(task, number, voice, user, reply, **about):
+    turns = [
+      chat.Turn('system', [assets.prompt(task, voice)]),
+      chat.Turn('user', [user]),
+      chat.Turn('assistant', reply),
+    ]
+    about = {'task': task, 'voice': voice, **about}
+    return records.Record(f'{task}-{number}-{voice}', assets.template.document(turns), about)
+
+  said = [(text, 'string') for text in strings]
+  said += [(question.text, 'question') for question in questions]
+  for voice in range(settings.voices):
+    for number, (text, kind) in enumerate(said):
+      audio = codes[text, voice]
+      yield record(speak, number, voice, text, [audio], text=text, kind=kind)
+      yield record(transcribe, number, voice, audio, [text], text=text, kind=kind)
+    for number, question in enumerate(questions):
+      text = question.answer
+      reply = [text, codes[text, voice]]
+      for copy in range(copies):
+        audio = codes[question.text, voice]
+        yield record(
+          answer, f'{number}.{copy}', voice, audio, reply, text=text, question=question.text
+        )
+
+
+def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
+  """Writes the data set of the little world into `directory`."""
+  if not 1 <= settings.voices <= len(speech.VOICES):
+    raise ValueError(f'--voices must be between 1 and {len(speech.VOICES)}')
+  world = sentences.make_world(settings.strings, settings.tests, settings.seed)
+  questions = [*world.train_questions, *world.test_questions]
+  texts = [*world.train_strings, *world.test_strings]
+  texts += [question.text for question in questions]
+  texts += sorted({question.answer for question in questions})
+  spoken = _Speech(texts, settings)
+  system = prompts(settings.voices)
+  corpus = [*texts, *chat.ROLES * 100, *[p for group in system.values() for p in group] * 100]
+  tokenizer = tokenizer_lib.SentencePiece.train(corpus, settings.tokenizer_size)
+  vocabulary = vocabulary_lib.Vocabulary.extend(tokenizer, settings.codes)
+  assets = assets_lib.Assets(vocabulary, tokenizer, spoken.codec, system)
+
+  def split(strings, questions, copies):
+    return lambda: _records(strings, questions, spoken.codes, assets, settings, copies)
+
+  splits = {
+    'train': split(world.train_strings, world.train_questions, settings.answer_copies),
+    'test': split(world.test_strings, world.test_questions, 1),
+  }
+  records.write(directory, splits, assets)
+
+
+def main(argv):
+  """Reads the flags."""
+  del argv
+  prepare(
+    _OUT.value,
+    Settings(
+      voices=_VOICES.value,
+      strings=_STRINGS.value,
+      tests=_TESTS.value,
+      codes=_CODES.value,
+      frames=_FRAMES.value,
+      seed=_SEED.value,
+    ),
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,68 @@
+"""Global batches by step: batch = f(config, seed, step), for any number of processes.
+
+A grain MapDataset serves rows by number, so a run resumes from its step alone, and another
+number of processes or threads changes nothing in the stream of global batches.
+"""
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from data_pipelines import rows as rows_lib
+from ttt_jax import batch as batch_lib
+
+
+class _LocalRows:
+  """The rows that one process is to see, in order."""
+
+  def __init__(self, rows, batch_size: int, steps: int, process: int, processes: int):
+    self._rows, self._batch_size = rows, batch_size
+    self._local, self._process = batch_size // processes, process
+    self._steps = steps
+
+  def __len__(self) -> int:
+    return self._steps * self._local
+
+  def __getitem__(self, index: int) -> batch_lib.Batch:
+    step, within = divmod(int(index), self._local)
+    return self._rows[step * self._batch_size + self._process * self._local + within]
+
+
+def batches(
+  rows: rows_lib.Rows,
+  batch_size: int,
+  steps: int,
+  *,
+  start: int = 0,
+  process: int = 0,
+  processes: int = 1,
+  threads: int = 1,
+) -> Iterator[batch_lib.Batch]:
+  """Yields this process's slice of the global batches `start`, ..., `steps - 1`.
+
+  Args:
+    rows: the endless list of rows.
+    batch_size: rows of a global batch.
+    steps: where the run ends.
+    start: the first step.
+    process: number of this process.
+    processes: how many there are; must divide `batch_size`.
+    threads: make rows ahead of their use.
+
+  Raises:
+    ValueError: `batch_size` cannot be divided.
+  """
+  if batch_size % processes:
+    raise ValueError(f'data.batch_size={batch_size} is no multiple of {processes} processes')
+  local = batch_size // processes
+  source = _LocalRows(rows, batch_size, steps, process, processes)
+  dataset = grain.MapDataset.source(source).slice(slice(start * local, None))
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * local)
+  for stacked in dataset.batch(local, drop_remainder=True).to_iter_dataset(options):
+    yield batch_lib.Batch(*stacked)
+
+
+def fill(batch: batch_lib.Batch) -> float:
+  """Part of the positions that are not padding."""
+  return float(np.mean(batch.kv_end > batch.kv_start))

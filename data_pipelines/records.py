@@ -1,0 +1,209 @@
+"""Data sets of records on disk: TFDS in ArrayRecord form, read and written without TensorFlow.
+
+A record holds token ids, which of them are targets, and the audio spans. The data set's
+metadata names the vocabulary and the codec that made the ids; whoever opens it with others
+is refused. Beside the records lie the files of both, so that a data set is whole by itself.
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipelines import cache
+
+from ttt_jax import assets as assets_lib
+from ttt_jax import chat, errors
+from ttt_jax import vocabulary as vocabulary_lib
+
+VERSION = '1.0.0'
+CONTENT = 'content.json'  # a hash of the records of each split; written last
+
+
+class DataError(errors.UserError):
+  """A data set or a record in it cannot be used."""
+
+
+class Record(NamedTuple):
+  """One example, as a data set keeps it.
+
+  Attributes:
+    key: unique in the data set.
+    document: tokens, targets and spans.
+    about: what evaluation wants to know, as plain JSON values (the task, the reference).
+  """
+
+  key: str
+  document: chat.Document
+  about: dict[str, Any]
+
+
+Examples = Callable[[], Iterator[Record]]
+
+
+class Records(tfds.core.GeneratorBasedBuilder):
+  """Writes records; made by `write`."""
+
+  VERSION = tfds.core.Version(VERSION)
+  BUILDER_CONFIGS = []
+
+  def __init__(self, *, splits: dict[str, Examples], assets: assets_lib.Assets, **kwargs):
+    self._splits, self._assets = splits, assets
+    super().__init__(file_format='array_record', **kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Interleaved text and audio, as token ids.',
+      features=tfds.features.FeaturesDict(
+        {
+          'tokens': tfds.features.Tensor(shape=(None,), dtype=np.int32),
+          'targets': tfds.features.Tensor(shape=(None,), dtype=np.bool_),
+          'spans': tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
+          'key': tfds.features.Text(),
+          'about': tfds.features.Text(),
+        }
+      ),
+      metadata=tfds.core.MetadataDict(self._assets.fingerprints),
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {name: self._generate_examples(make) for name, make in self._splits.items()}
+
+  def _generate_examples(self, make: Examples):
+    for record in make():
+      check_record(record, self._assets.vocabulary)
+      yield (
+        record.key,
+        {**record.document._asdict(), 'key': record.key, 'about': json.dumps(record.about)},
+      )
+
+
+def check_record(record: Record, vocabulary: vocabulary_lib.Vocabulary) -> None:
+  """Raises DataError, naming the record, if it is not sound."""
+  tokens, targets, spans = record.document
+  try:
+    vocabulary.check(tokens, f'record {record.key!r}')
+  except vocabulary_lib.VocabularyError as error:
+    raise DataError(str(error)) from error
+  if len(tokens) == 0 or targets.shape != tokens.shape:
+    raise DataError(f'record {record.key!r}: needs tokens, and one target flag for each')
+  if not np.array_equal(spans.reshape(-1, 2), vocabulary.spans(tokens)):
+    raise DataError(f'record {record.key!r}: its spans are not its runs of audio tokens')
+
+
+def write(directory: str | pathlib.Path, splits: dict[str, Examples], assets: assets_lib.Assets) -> None:
+  """Writes a data set into `directory`, whole or not at all.
+
+  Raises:
+    DataError: a record is not sound, or the directory cannot be written.
+  """
+  directory = pathlib.Path(directory)
+  staging = directory.with_name(directory.name + '.partial')
+  try:
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    hashes = {}
+    splits = {name: _hashed(make, name, hashes) for name, make in splits.items()}
+    builder = Records(splits=splits, assets=assets, data_dir=str(staging))
+    builder.download_and_prepare()
+    assets.save(staging / assets_lib.DIRECTORY)
+    (staging / CONTENT).write_text(json.dumps(hashes, indent=1) + '\n')
+    shutil.rmtree(directory, ignore_errors=True)
+    staging.rename(directory)
+  except OSError as error:
+    raise DataError(f'cannot write the data set to {directory}: {error}') from error
+
+
+class Source:
+  """One split of a data set: random access to records, and what planning needs of them."""
+
+  def __init__(self, directory: str | pathlib.Path, split: str):
+    """Opens `split` of the data set in `directory`.
+
+    Raises:
+      DataError: there is no such data set or split.
+      AssetError: its ids were made by another vocabulary or codec than lies beside it.
+    """
+    self.directory, self.split = pathlib.Path(directory), split
+    written = self.directory / 'records' / VERSION
+    if not (self.directory / CONTENT).exists():
+      raise DataError(f'{self.directory}: no data set of records here')
+    builder = tfds.builder_from_directory(str(written))
+    if split not in builder.info.splits:
+      known = ', '.join(builder.info.splits)
+      raise DataError(f'{self.directory}: no split {split!r} (there are: {known})')
+    self.assets = assets_lib.load(self.directory / assets_lib.DIRECTORY)
+    self.fingerprints = dict(builder.info.metadata)
+    self.assets.refuse_mismatch(self.fingerprints, str(self.directory))
+    self._records = builder.as_data_source(split)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Record:
+    raw = self._records[int(index)]
+    document = chat.Document(raw['tokens'], raw['targets'], raw['spans'].reshape(-1, 2))
+    return Record(_text(raw['key']), document, json.loads(_text(raw['about'])))
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Names the content: equal for equal records."""
+    return json.loads((self.directory / CONTENT).read_text())[self.split]
+
+  @functools.cached_property
+  def shapes(self) -> 'Shapes':
+    """Lengths and last response spans of all records; cached beside them."""
+    arrays = cache.cached(
+      self.directory, 'shapes', [self.fingerprint], lambda: self._measure()._asdict()
+    )
+    return Shapes(**arrays)
+
+  def _measure(self) -> 'Shapes':
+    rows = []
+    for index in range(len(self)):
+      document = self[index].document
+      responses = document.spans[document.responses]
+      start, end = responses[-1] if len(responses) else (0, 0)
+      rows.append((len(document.tokens), start, max(0, end - start - 1)))
+    return Shapes(*np.array(rows, np.int64).reshape(-1, 3).T)
+
+
+class Shapes(NamedTuple):
+  """int64 [R] each: all that planning knows of the records of a split.
+
+  Attributes:
+    lengths: tokens of the record.
+    last_start: where its last response span begins.
+    last_codes: tokens of that span without its end; 0 if there is none.
+  """
+
+  lengths: np.ndarray
+  last_start: np.ndarray
+  last_codes: np.ndarray
+
+
+def _hashed(make: Examples, name: str, hashes: dict[str, str]) -> Examples:
+  """`make`, which also leaves a hash of all that it made in `hashes[name]`."""
+
+  def examples() -> Iterator[Record]:
+    digest = hashlib.sha256()
+    for record in make():
+      digest.update(json.dumps([record.key, record.about], sort_keys=True).encode())
+      for array in record.document:
+        digest.update(array.tobytes())
+      yield record
+    hashes[name] = digest.hexdigest()
+
+  return examples
+
+
+def _text(value: bytes | str) -> str:
+  return value.decode() if isinstance(value, bytes) else value

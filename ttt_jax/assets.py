@@ -1,0 +1,98 @@
+"""What gives ids their meaning: kept beside every data set and every trained model."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+from ttt_jax import chat, errors
+from ttt_jax import tokenizer as tokenizer_lib
+from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.codecs import codec as codec_lib
+
+DIRECTORY = 'assets'
+PROMPTS = 'prompts.json'
+
+# The tasks that the command-line tools know by name.
+SPEAK, TRANSCRIBE, ANSWER = 'speak', 'transcribe', 'answer'
+
+
+class AssetError(errors.UserError):
+  """Assets are missing, damaged, or others than were expected."""
+
+
+class Assets(NamedTuple):
+  """Vocabulary, text tokenizer, codec, and the prompts of the tasks.
+
+  Attributes:
+    vocabulary: ids and their classes.
+    tokenizer: of text.
+    codec: of audio.
+    prompts: for each task, the system prompts that name it; one a voice, where the task
+      speaks.
+  """
+
+  vocabulary: vocabulary_lib.Vocabulary
+  tokenizer: tokenizer_lib.Tokenizer
+  codec: codec_lib.Codec
+  prompts: dict[str, list[str]]
+
+  @property
+  def fingerprints(self) -> dict[str, str]:
+    """Names of the vocabulary, the tokenizer and the codec."""
+    parts = ('vocabulary', 'tokenizer', 'codec')
+    return {name: getattr(self, name).fingerprint for name in parts}
+
+  @property
+  def template(self) -> chat.Template:
+    """The chat template over these ids."""
+    return chat.Template(self.tokenizer, self.vocabulary)
+
+  def prompt(self, task: str, voice: int = 0) -> str:
+    """The system prompt of `task`.
+
+    Raises:
+      AssetError: no prompt is known for it, or not for this voice.
+    """
+    known = self.prompts.get(task, [])
+    if not 0 <= voice < len(known):
+      raise AssetError(f'task {task!r} has no prompt for voice {voice}: it has {known}')
+    return known[voice]
+
+  def refuse_mismatch(self, found: dict[str, str], name: str) -> None:
+    """Raises AssetError if `name`, with fingerprints `found`, was made with others."""
+    for part, mine in self.fingerprints.items():
+      if found.get(part) != mine:
+        raise AssetError(
+          f'{name} was made with {part} {found.get(part)}, but is used with {part} {mine}: '
+          'use the assets that lie beside it, or make it again'
+        )
+
+  def save(self, directory: str | pathlib.Path) -> None:
+    """Writes everything into `directory`, which is made."""
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    for part in (self.vocabulary, self.tokenizer, self.codec):
+      part.save(directory)
+    text = json.dumps(self.prompts, indent=1) + '\n'
+    pathlib.Path(directory, PROMPTS).write_text(text, encoding='utf-8')
+
+
+def load(directory: str | pathlib.Path) -> Assets:
+  """Reads what `Assets.save` wrote.
+
+  Raises:
+    AssetError, VocabularyError, CodecError: a file is missing, damaged, or does not fit
+      the others.
+  """
+  path = pathlib.Path(directory, PROMPTS)
+  try:
+    prompts = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise AssetError(f'{path}: no prompts of tasks here ({error})') from error
+  vocabulary = vocabulary_lib.Vocabulary.load(directory)
+  tokenizer, codec = tokenizer_lib.load(directory), codec_lib.load_codec(directory)
+  if codec.codebook_size != vocabulary.codebook_size:
+    raise AssetError(
+      f'{directory}: the codec has {codec.codebook_size} codes, the vocabulary has room for '
+      f'{vocabulary.codebook_size}'
+    )
+  return Assets(vocabulary, tokenizer, codec, prompts)

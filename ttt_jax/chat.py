@@ -1,0 +1,119 @@
+"""Conversations as token ids: the chat template.
+
+`<|im_start|>role\\n ... <|im_end|>\\n`, as Qwen and the authors of TtT write it. Audio stands
+between its begin and end tokens: `begin_audio ... end_prompt` in what the user gave,
+`begin_audio ... end_inner` in an answer, and `begin_last ... end_last` for an answer's last
+span.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ttt_jax import tokenizer as tokenizer_lib
+from ttt_jax import vocabulary as vocabulary_lib
+
+ROLES = ('system', 'user', 'assistant')
+
+
+class Turn(NamedTuple):
+  """One turn: `parts` alternate freely between text and codes (int [T]) of the codec."""
+
+  role: str
+  parts: Sequence[str | np.ndarray]
+
+
+class Document(NamedTuple):
+  """One training example.
+
+  Attributes:
+    tokens: int32 [n].
+    targets: bool [n], tokens that the model must learn to produce.
+    spans: int32 [spans, 2], start and end (exclusive) of each audio span, its end token
+      included.
+  """
+
+  tokens: np.ndarray
+  targets: np.ndarray
+  spans: np.ndarray
+
+  @property
+  def responses(self) -> np.ndarray:
+    """bool [spans]: spans that the model must produce (the others are prompts)."""
+    return self.targets[self.spans[:, 0]]
+
+
+class Template:
+  """Turns conversations into documents and prompts."""
+
+  def __init__(
+    self, tokenizer: tokenizer_lib.Tokenizer, vocabulary: vocabulary_lib.Vocabulary
+  ):
+    """Binds the template to the ids of one vocabulary.
+
+    Raises:
+      VocabularyError: the vocabulary was made for another tokenizer.
+    """
+    if tokenizer.fingerprint != vocabulary.tokenizer:
+      raise vocabulary_lib.VocabularyError(
+        f'the vocabulary extends tokenizer {vocabulary.tokenizer}, '
+        f'but was given tokenizer {tokenizer.fingerprint}'
+      )
+    self.tokenizer = tokenizer
+    self.vocabulary = vocabulary
+
+  def document(self, turns: Sequence[Turn]) -> Document:
+    """A whole conversation; the assistant's turns are the targets."""
+    tokens, targets = [], []
+    for turn in turns:
+      head, body = self._head(turn.role), self._body(turn)
+      tokens += head + body
+      targets += [False] * len(head) + [turn.role == 'assistant'] * len(body)
+    ids = np.array(tokens, np.int32)
+    return Document(ids, np.array(targets, bool), self.vocabulary.spans(ids))
+
+  def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+    """The conversation so far, int32 [n], up to where the assistant is to speak."""
+    tokens = [i for turn in turns for i in self._head(turn.role) + self._body(turn)]
+    return np.array(tokens + self._head('assistant'), np.int32)
+
+  def parts(self, tokens: np.ndarray) -> list[str | np.ndarray]:
+    """What an answer (int [n]) says: texts and codes (int32 [T]) in turn; no specials.
+
+    Anything from the end of the turn on is left out.
+    """
+    vocabulary = self.vocabulary
+    tokens = np.asarray(tokens, np.int32)
+    ended = np.flatnonzero(tokens == vocabulary.turn_end)
+    tokens = tokens[: ended[0]] if len(ended) else tokens
+    cuts = [0, *vocabulary.spans(tokens).flatten().tolist(), len(tokens)]
+    out = []
+    for index, (start, end) in enumerate(zip(cuts, cuts[1:])):
+      if index % 2:
+        out.append(vocabulary.to_codes(tokens[start:end]))
+      elif text := self.tokenizer.decode(tokens[start:end].tolist()):
+        out.append(text)
+    return out
+
+  def _head(self, role: str) -> list[int]:
+    if role not in ROLES:
+      raise ValueError(f'unknown role {role!r}: use one of {", ".join(ROLES)}')
+    return [self.vocabulary.turn_start, *self.tokenizer.encode(role + '\n')]
+
+  def _body(self, turn: Turn) -> list[int]:
+    vocabulary = self.vocabulary
+    audio = [i for i, part in enumerate(turn.parts) if not isinstance(part, str)]
+    tokens = []
+    for i, part in enumerate(turn.parts):
+      if isinstance(part, str):
+        tokens += self.tokenizer.encode(part)
+        continue
+      if turn.role != 'assistant':
+        begin, end = vocabulary.begin_audio, vocabulary.end_prompt
+      elif i == audio[-1]:
+        begin, end = vocabulary.begin_last, vocabulary.end_last
+      else:
+        begin, end = vocabulary.begin_audio, vocabulary.end_inner
+      tokens += [begin, *vocabulary.from_codes(part).tolist(), end]
+    return [*tokens, vocabulary.turn_end, *self.tokenizer.encode('\n')]

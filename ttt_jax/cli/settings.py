@@ -1,0 +1,47 @@
+"""What the command-line tools share: the flag --config, and how errors are shown."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from ttt_jax import config as config_lib
+from ttt_jax import errors
+
+
+def define_config(default: str | None = None):
+  """Defines the flag --config, whose keys are changed by --config.key=value."""
+  return config_flags.DEFINE_config_file('config', default, 'Config file.')
+
+
+def checked(config) -> config_lib.Config:
+  """The settings of an ml_collections config.
+
+  Raises:
+    ConfigError: no config was given, or it does not fit.
+  """
+  if config is None:
+    raise config_lib.ConfigError('--config=FILE is needed, say --config=configs/tiny.py')
+  return config_lib.from_config_dict(config)
+
+
+def run(main: Callable) -> None:
+  """Parses flags and runs `main`; what the user can mend is printed without a traceback."""
+
+  def guarded(argv):
+    try:
+      if len(argv) > 1:
+        raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
+      main()
+    except errors.UserError as error:
+      sys.exit(f'error: {error}')
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    sys.exit(f'error: {error}')

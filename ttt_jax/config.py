@@ -1,0 +1,253 @@
+"""Settings, as frozen dataclasses: each part of the project takes the one that it needs.
+
+Keys and defaults stand once, in configs/base.py. `from_config_dict` builds the dataclasses
+from such a config and refuses what does not fit: an unknown or missing key, a wrong type, a
+value out of range.
+"""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from ttt_jax import errors
+
+
+class ConfigError(errors.UserError):
+  """A setting does not exist, is missing, or has an impossible value."""
+
+
+def _require(condition: bool, key: str, value: Any, what: str) -> None:
+  if not condition:
+    raise ConfigError(f'config.{key} is {value!r}, but must be {what}')
+
+
+def _one_of(key: str, value: Any, options: tuple[str, ...]) -> None:
+  _require(value in options, key, value, 'one of ' + ', '.join(map(repr, options)))
+
+
+def _positive(prefix: str, settings: Any, *names: str) -> None:
+  for name in names:
+    value = getattr(settings, name)
+    _require(value > 0, f'{prefix}.{name}', value, 'above 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """Where records come from, and how rows are made of them."""
+
+  directory: str
+  split: str
+  row_length: int
+  batch_size: int
+  window: int
+  threads: int
+
+  def __post_init__(self):
+    _positive('data', self, 'row_length', 'batch_size', 'window', 'threads')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+  """What an audio token sees."""
+
+  audio: str
+  block_size: int
+  causal_prompt: bool
+
+  def __post_init__(self):
+    _one_of('mask.audio', self.audio, ('span', 'block'))
+    _positive('mask', self, 'block_size')
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """The diffusion of audio, its weights, and the paper's three strategies."""
+
+  schedule: str
+  power: float
+  epsilon: float
+  normalization: str
+  banom: float
+  ppm: float
+  sst: float
+  sst_range: tuple[float, float]
+  sst_above: int
+
+  def __post_init__(self):
+    _one_of('objective.schedule', self.schedule, ('linear', 'cosine', 'polynomial'))
+    _one_of('objective.normalization', self.normalization, ('document', 'token'))
+    _require(0 < self.epsilon < 1, 'objective.epsilon', self.epsilon, 'between 0 and 1')
+    _positive('objective', self, 'power', 'sst_above')
+    for name in ('banom', 'ppm', 'sst'):
+      value = getattr(self, name)
+      _require(0 <= value <= 1, f'objective.{name}', value, 'a probability')
+    low, high = self.sst_range
+    _require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Shape and numerics of the Transformer."""
+
+  layers: int
+  width: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  mlp_width: int
+  rope_theta: float
+  norm_epsilon: float
+  qkv_bias: bool
+  qk_norm: bool
+  tied: bool
+  vocabulary_multiple: int
+  dtype: str
+  remat: bool
+  attention: str
+
+  def __post_init__(self):
+    sizes = ('layers', 'width', 'heads', 'kv_heads', 'head_width', 'mlp_width')
+    _positive('model', self, *sizes, 'vocabulary_multiple', 'rope_theta', 'norm_epsilon')
+    _one_of('model.dtype', self.dtype, ('float32', 'bfloat16'))
+    _one_of('model.attention', self.attention, ('dense',))
+    _require(
+      self.heads % self.kv_heads == 0, 'model.kv_heads', self.kv_heads, 'a divisor of heads'
+    )
+    _require(self.head_width % 2 == 0, 'model.head_width', self.head_width, 'even')
+
+  def padded(self, vocabulary_size: int) -> int:
+    """Rows of the embedding: `vocabulary_size`, rounded up."""
+    return -(-vocabulary_size // self.vocabulary_multiple) * self.vocabulary_multiple
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """AdamW with warm-up and cosine."""
+
+  learning_rate: float
+  final_fraction: float
+  warmup_steps: int
+  beta1: float
+  beta2: float
+  weight_decay: float
+  clip_norm: float
+
+  def __post_init__(self):
+    _positive('optimizer', self, 'learning_rate', 'clip_norm')
+    for name in ('beta1', 'beta2'):
+      value = getattr(self, name)
+      _require(0 <= value < 1, f'optimizer.{name}', value, 'in [0, 1)')
+    for name in ('final_fraction', 'warmup_steps', 'weight_decay'):
+      value = getattr(self, name)
+      _require(value >= 0, f'optimizer.{name}', value, 'at least 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+  """The length of a run, and how often it speaks and saves."""
+
+  steps: int
+  log_every: int
+  checkpoint_every: int
+  keep: int
+
+  def __post_init__(self):
+    _positive('train', self, 'steps', 'log_every', 'checkpoint_every', 'keep')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """Devices along each axis of the mesh; -1 takes all that are left."""
+
+  data: int
+  fsdp: int
+  tensor: int
+
+  def __post_init__(self):
+    sizes = dataclasses.asdict(self)
+    for name, size in sizes.items():
+      _require(size == -1 or size > 0, f'mesh.{name}', size, 'above 0, or -1')
+    _require(list(sizes.values()).count(-1) <= 1, 'mesh', sizes, '-1 on one axis at most')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How text and audio are decoded."""
+
+  block_size: int
+  steps_per_block: int
+  temperature: float
+  max_text: int
+  max_audio: int
+
+  def __post_init__(self):
+    _positive('sampling', self, 'block_size', 'steps_per_block', 'max_text', 'max_audio')
+    value = self.temperature
+    _require(value >= 0, 'sampling.temperature', value, 'at least 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """All settings of a run."""
+
+  seed: int
+  data: Data
+  mask: Mask
+  objective: Objective
+  model: Model
+  optimizer: Optimizer
+  train: Train
+  mesh: Mesh
+  sampling: Sampling
+
+  def to_dict(self) -> dict[str, Any]:
+    """Plain nested dicts; `from_config_dict` takes them back."""
+    return dataclasses.asdict(self)
+
+
+def from_config_dict(config: Mapping[str, Any]) -> Config:
+  """Builds the settings from an ml_collections config or nested dicts.
+
+  Raises:
+    ConfigError: names the key and, where it is unknown, the nearest one that exists.
+  """
+  return _build(Config, config, '')
+
+
+def nearest(name: str, names: list[str]) -> str:
+  """A hint, empty if nothing is near: ` (did you mean ...?)`."""
+  close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+  return f' (did you mean {close[0]!r}?)' if close else ''
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+  fields = {field.name: field.type for field in dataclasses.fields(cls)}
+  for key in values:
+    if key not in fields:
+      raise ConfigError(f'no such key: config.{prefix}{key}{nearest(key, list(fields))}')
+  missing = [name for name in fields if name not in values]
+  if missing:
+    raise ConfigError(f'missing: config.{prefix}{missing[0]} (see configs/base.py)')
+  built = {}
+  for name, kind in fields.items():
+    value = values[name]
+    if dataclasses.is_dataclass(kind):
+      built[name] = _build(kind, value, f'{prefix}{name}.')
+    else:
+      built[name] = _convert(value, kind, prefix + name)
+  return cls(**built)
+
+
+def _convert(value: Any, kind: Any, key: str) -> Any:
+  if isinstance(kind, types.GenericAlias):
+    parts = kind.__args__
+    ok = isinstance(value, (tuple, list)) and len(value) == len(parts)
+    _require(ok, key, value, f'{len(parts)} values')
+    return tuple(_convert(v, part, key) for v, part in zip(value, parts))
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  ok = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+  _require(ok, key, value, f'of type {kind.__name__}')
+  return value

@@ -1,0 +1,184 @@
+"""The decoder Transformer, in linen.
+
+RMSNorm, rotary positions, grouped-query attention and SwiGLU: with the switches of
+`config.Model` it is Qwen2, Qwen3 or Llama. Which keys a position sees comes with the batch,
+as intervals, so that text is causal and audio spans are bidirectional in one pass.
+Parameters carry logical axis names, which sharding.py maps to the mesh.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ttt_jax import config as config_lib
+from ttt_jax.ops import attention
+
+
+def _weight(module: nn.Module, name: str, shape, axes, fan_in: int, gain: float = 1.0):
+  init = nn.initializers.normal(gain * fan_in**-0.5)
+  return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+
+def _bias(module: nn.Module, name: str, shape, axes):
+  init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+  return module.param(name, init, shape, jnp.float32)
+
+
+class RMSNorm(nn.Module):
+  """Divides by the root mean square over the last axis, in float32, and scales."""
+
+  epsilon: float
+  axis: str = 'embed'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis,))
+    scale = self.param('scale', init, (x.shape[-1],), jnp.float32)
+    wide = x.astype(jnp.float32)
+    wide *= jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.epsilon)
+    return (wide * scale).astype(x.dtype)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+  """Rotary position embedding (arXiv 2104.09864), halves convention as in Llama and Qwen.
+
+  Args:
+    x: [B, L, N, H].
+    positions: int32 [B, L].
+    theta: base of the wavelengths.
+
+  Returns:
+    [B, L, N, H], of `x`'s dtype.
+  """
+  half = x.shape[-1] // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = positions[..., None, None].astype(jnp.float32) * frequency  # [B, L, 1, H/2]
+  sin, cos = jnp.sin(angle), jnp.cos(angle)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, -1).astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Grouped-query attention over intervals of keys."""
+
+  config: config_lib.Model
+
+  @nn.compact
+  def __call__(self, x, positions, kv_start, kv_end):
+    c = self.config
+
+    def project(name: str, heads: int, axis: str) -> jax.Array:
+      shape = (c.width, heads, c.head_width)
+      weight = _weight(self, name, shape, ('embed', axis, 'head'), c.width)
+      out = jnp.einsum('BLD,DNH->BLNH', x, weight.astype(x.dtype))
+      if c.qkv_bias:
+        bias = _bias(self, name + '_bias', shape[1:], (axis, 'head'))
+        out += bias.astype(x.dtype)
+      return out
+
+    q, k = project('q', c.heads, 'heads'), project('k', c.kv_heads, 'kv_heads')
+    v = project('v', c.kv_heads, 'kv_heads')
+    if c.qk_norm:
+      q = RMSNorm(c.norm_epsilon, 'head', name='q_norm')(q)
+      k = RMSNorm(c.norm_epsilon, 'head', name='k_norm')(k)
+    q, k = rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta)
+    out = attention.interval_attention(
+      q, k, v, kv_start, kv_end, implementation=c.attention
+    )
+    out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
+    shape = (c.heads, c.head_width, c.width)
+    gain = (2 * c.layers) ** -0.5
+    weight = _weight(
+      self, 'out', shape, ('heads', 'head', 'embed'), c.heads * c.head_width, gain
+    )
+    return jnp.einsum('BLNH,NHD->BLD', out, weight.astype(x.dtype))
+
+
+class FeedForward(nn.Module):
+  """SwiGLU (arXiv 2002.05202)."""
+
+  config: config_lib.Model
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    c = self.config
+    up_shape, up_axes = (c.width, c.mlp_width), ('embed', 'mlp')
+    gate = _weight(self, 'gate', up_shape, up_axes, c.width).astype(x.dtype)
+    up = _weight(self, 'up', up_shape, up_axes, c.width).astype(x.dtype)
+    gain = (2 * c.layers) ** -0.5
+    down = _weight(self, 'down', up_shape[::-1], up_axes[::-1], c.mlp_width, gain)
+    hidden = nn.silu(jnp.einsum('BLD,DF->BLF', x, gate)) * jnp.einsum('BLD,DF->BLF', x, up)
+    hidden = nn.with_logical_constraint(hidden, ('batch', 'length', 'mlp'))
+    return jnp.einsum('BLF,FD->BLD', hidden, down.astype(x.dtype))
+
+
+class Block(nn.Module):
+  """One layer: attention and feed-forward, each behind a norm and around a residual."""
+
+  config: config_lib.Model
+
+  @nn.compact
+  def __call__(self, x, positions, kv_start, kv_end):
+    epsilon = self.config.norm_epsilon
+    x = nn.with_logical_constraint(x, ('batch', 'length', 'activation'))
+    normed = RMSNorm(epsilon, name='attention_norm')(x)
+    x += Attention(self.config, name='attention')(normed, positions, kv_start, kv_end)
+    x += FeedForward(self.config, name='mlp')(RMSNorm(epsilon, name='mlp_norm')(x))
+    return x, None
+
+
+class Transformer(nn.Module):
+  """The whole network.
+
+  Attributes:
+    config: shape and numerics.
+    vocabulary_size: ids in use; the embedding has `config.padded` rows.
+  """
+
+  config: config_lib.Model
+  vocabulary_size: int
+
+  def setup(self):
+    c = self.config
+    rows, axes = c.padded(self.vocabulary_size), ('vocabulary', 'embed')
+    self.embedding = _weight(self, 'embedding', (rows, c.width), axes, c.width)
+    if not c.tied:
+      self.head = _weight(self, 'head', (rows, c.width), axes, c.width)
+    block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+    self.layers = nn.scan(
+      block,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=nn.broadcast,
+      length=c.layers,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(c)
+    self.norm = RMSNorm(c.norm_epsilon)
+
+  def hidden(self, inputs, positions, kv_start, kv_end) -> jax.Array:
+    """Final hidden states.
+
+    Args:
+      inputs: int32 [B, L] token ids.
+      positions: int32 [B, L] within each document.
+      kv_start, kv_end: int32 [B, L], the keys that each position sees.
+
+    Returns:
+      [B, L, D] of `config.dtype`.
+    """
+    x = self.embedding.astype(self.config.dtype)[inputs]
+    x, _ = self.layers(x, positions, kv_start, kv_end)
+    return self.norm(x)
+
+  def unembed(self, hidden: jax.Array) -> jax.Array:
+    """Float32 logits [..., V] of hidden states [..., D]; V covers padding rows too."""
+    head = self.embedding if self.config.tied else self.head
+    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    return dot('...D,VD->...V', hidden, head.astype(hidden.dtype))
+
+  def __call__(self, inputs, positions, kv_start, kv_end) -> jax.Array:
+    """Float32 logits [B, L, V]; arguments as for `hidden`."""
+    return self.unembed(self.hidden(inputs, positions, kv_start, kv_end))

@@ -1,0 +1,71 @@
+"""The training loop: batches in, checkpoints and metrics out."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+from absl import logging
+
+from ttt_jax import assets as assets_lib
+from ttt_jax import batch as batch_lib
+from ttt_jax import checkpoint, sharding
+from ttt_jax import config as config_lib
+from ttt_jax.model import transformer
+from ttt_jax.training import metrics, optimizer, state
+from ttt_jax.training import step as step_lib
+
+
+def train(
+  config: config_lib.Config,
+  assets: assets_lib.Assets,
+  batches: Callable[[int], Iterator[batch_lib.Batch]],
+  workdir: str | pathlib.Path,
+) -> state.State:
+  """Trains up to `config.train.steps` and returns the last state.
+
+  A run that was stopped goes on from its latest checkpoint: 1. a fresh state is laid out,
+  for its shapes; 2. the latest checkpoint, if any, replaces it; 3. the batches start at its
+  step. The batches are a function of the step, so nothing else needs to be restored.
+
+  Args:
+    config: all settings.
+    assets: of the data.
+    batches: from a first step, yields this process's slice of each global batch.
+    workdir: folder of the run.
+
+  Raises:
+    CheckpointError: `workdir` holds another kind of run, or cannot be written.
+    ConfigError: the mesh does not fit the devices.
+  """
+  about = checkpoint.describe(config, assets.vocabulary.fingerprint)
+  checkpoint.claim(workdir, about, assets)
+  mesh = sharding.make_mesh(config.mesh)
+  model = transformer.Transformer(config.model, assets.vocabulary.size)
+  transformation = optimizer.make(config.optimizer, config.train.steps)
+  current, shardings = state.make(model, transformation, mesh, config.seed)
+  step = step_lib.make(model, assets.vocabulary, transformation, mesh, shardings)
+  logging.info('%.3g M parameters on %s', state.count(current.params) / 1e6, mesh)
+  with checkpoint.manager(workdir, config.train.keep) as checkpoints:
+    if checkpoints.latest_step() is not None:
+      done, *trees = checkpoint.restore(checkpoints, current.params, current.optimizer)
+      current = state.State(jax.device_put(jax.numpy.int32(done), shardings.step), *trees)
+      logging.info('going on from step %d', done)
+    return _run(config, step, current, batches, mesh, checkpoints, workdir, about)
+
+
+def _run(config, step, current, batches, mesh, checkpoints, workdir, about):
+  start, last = int(current.step), config.train.steps
+  rate = optimizer.learning_rate(config.optimizer, last)
+  writer = metrics.Writer(workdir, last, start, enabled=jax.process_index() == 0)
+  try:
+    for number, batch in enumerate(batches(start), start + 1):
+      current, sums, norm = step(current, sharding.put_batch(batch, mesh))
+      writer.add(sums, norm)
+      if number % config.train.log_every == 0 or number == last:
+        writer.report(number, learning_rate=float(rate(number - 1)))
+      if number % config.train.checkpoint_every == 0 or number == last:
+        checkpoint.save(checkpoints, number, current.params, current.optimizer, about)
+  finally:
+    writer.close()
+    checkpoints.wait_until_finished()
+  return current
