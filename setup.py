@@ -14,13 +14,16 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',
-  packages=setuptools.find_packages(include=['ttt_jax', 'ttt_jax.*', 'data_pipelines', 'data_pipelines.*']),
+  packages=setuptools.find_packages(
+    include=['ttt_jax', 'ttt_jax.*', 'data_pipelines', 'data_pipelines.*', 'configs']
+  ),
   package_data={'ttt_jax.evaluation': ['*.css', '*.js']},
   install_requires=[
     'absl-py>=2.1',
     'flax>=0.12.8',
     'grain>=0.2.18',
-    'importlib_resources>=6.4',  # tensorflow-datasets imports it, and does not ask for it
+    # tensorflow-datasets imports it without asking for it.
+    'importlib_resources>=6.4',
     'jax>=0.10.2',
     'ml-collections>=1.1.0',
     'numpy>=2.1',

@@ -54,11 +54,13 @@ def get_config() -> ml_collections.ConfigDict:
   m.attention = 'dense'  # implementation of attention by intervals
 
   c.optimizer = o = ml_collections.ConfigDict()
+  o.name = 'adamw'  # or 'muon': Muon on the layers' matrices, AdamW on the rest
   o.learning_rate = 1e-3  # at its peak
   o.final_fraction = 0.05  # of the peak, where the cosine ends
   o.warmup_steps = 100
   o.beta1 = 0.9
   o.beta2 = 0.95
+  o.muon_beta = 0.95  # momentum of Muon
   o.weight_decay = 0.01  # on matrices only
   o.clip_norm = 1.0  # of the whole gradient
 

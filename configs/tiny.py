@@ -1,6 +1,6 @@
 """A model that learns the little world on two CPU cores."""
 
-import base
+from configs import base
 
 
 def get_config():

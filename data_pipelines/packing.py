@@ -78,9 +78,7 @@ def _best_pair(sizes: list[int], waiting: dict[int, list[int]], room: int) -> tu
   return best
 
 
-def plan(
-  lengths: np.ndarray, capacity: int, window: int, rng: np.random.Generator
-) -> Rows:
+def plan(lengths: np.ndarray, capacity: int, window: int, rng: np.random.Generator) -> Rows:
   """Shuffles records, packs each window of them, and shuffles the window's rows.
 
   Args:

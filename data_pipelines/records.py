@@ -99,8 +99,19 @@ def check_record(record: Record, vocabulary: vocabulary_lib.Vocabulary) -> None:
     raise DataError(f'record {record.key!r}: its spans are not its runs of audio tokens')
 
 
-def write(directory: str | pathlib.Path, splits: dict[str, Examples], assets: assets_lib.Assets) -> None:
+def write(
+  directory: str | pathlib.Path,
+  splits: dict[str, Examples],
+  assets: assets_lib.Assets,
+  extras: Callable[[pathlib.Path], None] = lambda folder: None,
+) -> None:
   """Writes a data set into `directory`, whole or not at all.
+
+  Args:
+    directory: its folder; what was there is replaced.
+    splits: for each split, makes its records.
+    assets: what the records' ids mean.
+    extras: is given the folder and writes more files into it.
 
   Raises:
     DataError: a record is not sound, or the directory cannot be written.
@@ -115,7 +126,9 @@ def write(directory: str | pathlib.Path, splits: dict[str, Examples], assets: as
     builder = Records(splits=splits, assets=assets, data_dir=str(staging))
     builder.download_and_prepare()
     assets.save(staging / assets_lib.DIRECTORY)
+    extras(staging)
     (staging / CONTENT).write_text(json.dumps(hashes, indent=1) + '\n')
+    shutil.rmtree(staging / 'downloads', ignore_errors=True)
     shutil.rmtree(directory, ignore_errors=True)
     staging.rename(directory)
   except OSError as error:

@@ -1,6 +1,6 @@
-"""Conversations as token ids: the chat template.
+r"""Conversations as token ids: the chat template.
 
-`<|im_start|>role\\n ... <|im_end|>\\n`, as Qwen and the authors of TtT write it. Audio stands
+`<|im_start|>role\n ... <|im_end|>\n`, as Qwen and the authors of TtT write it. Audio stands
 between its begin and end tokens: `begin_audio ... end_prompt` in what the user gave,
 `begin_audio ... end_inner` in an answer, and `begin_last ... end_last` for an answer's last
 span.
@@ -47,9 +47,7 @@ class Document(NamedTuple):
 class Template:
   """Turns conversations into documents and prompts."""
 
-  def __init__(
-    self, tokenizer: tokenizer_lib.Tokenizer, vocabulary: vocabulary_lib.Vocabulary
-  ):
+  def __init__(self, tokenizer: tokenizer_lib.Tokenizer, vocabulary: vocabulary_lib.Vocabulary):
     """Binds the template to the ids of one vocabulary.
 
     Raises:

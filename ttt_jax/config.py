@@ -124,19 +124,22 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """AdamW with warm-up and cosine."""
+  """AdamW or Muon, with warm-up and cosine."""
 
+  name: str
   learning_rate: float
   final_fraction: float
   warmup_steps: int
   beta1: float
   beta2: float
+  muon_beta: float
   weight_decay: float
   clip_norm: float
 
   def __post_init__(self):
+    _one_of('optimizer.name', self.name, ('adamw', 'muon'))
     _positive('optimizer', self, 'learning_rate', 'clip_norm')
-    for name in ('beta1', 'beta2'):
+    for name in ('beta1', 'beta2', 'muon_beta'):
       value = getattr(self, name)
       _require(0 <= value < 1, f'optimizer.{name}', value, 'in [0, 1)')
     for name in ('final_fraction', 'warmup_steps', 'weight_decay'):

@@ -64,6 +64,4 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def put_batch(batch: batch_lib.Batch, mesh: Mesh) -> batch_lib.Batch:
   """A global batch on the mesh, from the rows that this process holds."""
-  return jax.tree.map(
-    jax.make_array_from_process_local_data, of_batch(mesh), batch
-  )
+  return jax.tree.map(jax.make_array_from_process_local_data, of_batch(mesh), batch)

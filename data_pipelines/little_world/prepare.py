@@ -8,7 +8,7 @@ question in; the answer as text and as audio out).
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tqdm
@@ -20,7 +20,7 @@ from ttt_jax import assets as assets_lib
 from ttt_jax import chat
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.codecs import mel_vq
+from ttt_jax.codecs import audio_io, mel_vq
 
 _OUT = flags.DEFINE_string('out', None, 'Folder of the data set; made anew.', required=True)
 _VOICES = flags.DEFINE_integer('voices', 1, 'Voices that speak every sentence.')
@@ -85,15 +85,21 @@ class _Speech:
       codebook_size=settings.codes,
       seed=settings.seed,
     )
+    self.waves = waves
     self.codes = {
       job: self.codec.encode(waves[job], speech.SAMPLE_RATE)
       for job in tqdm.tqdm(jobs, desc='tokenise', unit='utterance')
     }
 
 
+def _audio_file(text: str, voice: int) -> str:
+  """Where a test utterance is kept, from the folder of the data set."""
+  return f'audio/{text.replace(" ", "-")}.{voice}.wav'
+
+
 def _records(
-  strings: list[str],
-  questions: list[sentences.Question],
+  strings: Sequence[str],
+  questions: Sequence[sentences.Question],
   codes: dict,
   assets: assets_lib.Assets,
   settings: Settings,
@@ -116,16 +122,16 @@ def _records(
   for voice in range(settings.voices):
     for number, (text, kind) in enumerate(said):
       audio = codes[text, voice]
-      yield record(speak, number, voice, text, [audio], text=text, kind=kind)
+      about = {'text': text, 'kind': kind, 'audio': _audio_file(text, voice)}
+      yield record(speak, number, voice, text, [audio], **about)
       yield record(transcribe, number, voice, audio, [text], text=text, kind=kind)
     for number, question in enumerate(questions):
       text = question.answer
       reply = [text, codes[text, voice]]
+      about = {'text': text, 'question': question.text, 'audio': _audio_file(text, voice)}
       for copy in range(copies):
         audio = codes[question.text, voice]
-        yield record(
-          answer, f'{number}.{copy}', voice, audio, reply, text=text, question=question.text
-        )
+        yield record(answer, f'{number}.{copy}', voice, audio, reply, **about)
 
 
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
@@ -136,7 +142,8 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   questions = [*world.train_questions, *world.test_questions]
   texts = [*world.train_strings, *world.test_strings]
   texts += [question.text for question in questions]
-  texts += sorted({question.answer for question in questions})
+  answers = sorted({question.answer for question in questions})
+  texts += answers
   spoken = _Speech(texts, settings)
   system = prompts(settings.voices)
   corpus = [*texts, *chat.ROLES * 100, *[p for group in system.values() for p in group] * 100]
@@ -151,7 +158,16 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
     'train': split(world.train_strings, world.train_questions, settings.answer_copies),
     'test': split(world.test_strings, world.test_questions, 1),
   }
-  records.write(directory, splits, assets)
+
+  def extras(folder: pathlib.Path) -> None:
+    folder.joinpath('words.txt').write_text('\n'.join(sentences.WORDS) + '\n', encoding='utf-8')
+    folder.joinpath('audio').mkdir()
+    for text in {*world.test_strings, *(q.text for q in world.test_questions), *answers}:
+      for voice in range(settings.voices):
+        wave = spoken.waves[text, voice]
+        audio_io.write_wav(folder / _audio_file(text, voice), wave, speech.SAMPLE_RATE)
+
+  records.write(directory, splits, assets, extras)
 
 
 def main(argv):

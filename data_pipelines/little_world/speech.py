@@ -16,6 +16,7 @@ SAMPLE_RATE = spectrogram.SAMPLE_RATE  # Hz, of what `Speaker.say` returns
 _EDGE = 640  # samples kept before and after speech: 40 ms
 _AUDIBLE = 0.01  # speech is what lies within 40 dB of the loudest 25 ms
 _SEED = 1
+_PRIMER = 'a'  # said and thrown away before every text
 
 # Constants of espeak-ng's speak_lib.h.
 _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
@@ -41,9 +42,9 @@ class Voice:
 # The first is heard best.
 VOICES = (
   Voice('en-us+klatt3', 155, 50),
-  Voice('en-us+klatt5', 155, 85),
-  Voice('en-us+klatt4', 155, 25),
-  Voice('en-us+klatt2', 155, 65),
+  Voice('en-us+klatt4', 155, 75),
+  Voice('en-us+klatt3', 155, 80),
+  Voice('en-us+klatt5', 155, 50),
 )
 
 _Callback = ctypes.CFUNCTYPE(
@@ -122,6 +123,13 @@ class Speaker:
     settings = {_RATE: voice.rate, _VOLUME: 100, _PITCH: voice.pitch, _RANGE: 50}
     for parameter, value in settings.items():
       library.espeak_SetParameter(parameter, value, 0)
+    # How far the engine's last block was filled shifts what comes next by 64 samples, now
+    # and then. The same word before every text brings it to the same place.
+    self._run(_PRIMER)
+    return self._run(text)
+
+  def _run(self, text: str) -> np.ndarray:
+    library = self._library
     library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
     self._chunks.clear()
     data = text.encode() + b'\0'

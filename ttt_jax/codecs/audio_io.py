@@ -10,8 +10,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from ttt_jax import errors
 
-class AudioError(ValueError):
+
+class AudioError(errors.UserError):
   """A waveform, or a file that should hold one, cannot be used."""
 
 

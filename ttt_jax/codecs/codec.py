@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ttt_jax import errors
 from ttt_jax.codecs import audio_io
 
 CONFIG_NAME = 'codec.json'
@@ -22,7 +23,7 @@ CONFIG_NAME = 'codec.json'
 _KINDS = {'mel_vq': 'ttt_jax.codecs.mel_vq:MelVQ'}
 
 
-class CodecError(ValueError):
+class CodecError(errors.UserError):
   """A codec's files or the ids given to it cannot be used."""
 
 

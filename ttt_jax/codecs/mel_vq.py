@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import warnings
 import zipfile
 from collections.abc import Sequence
 from typing import Self
@@ -197,7 +198,7 @@ class MelVQ(codec.Codec):
     directory = pathlib.Path(directory)
     config = codec.read_config(directory)
     path = directory / _ARRAYS_NAME
-    names = ('mean', 'components', 'centroids', 'patches')
+    names = ('mean', 'components', 'centroids', 'patches')  # as __init__ takes them
     try:
       with np.load(path, allow_pickle=False) as stored:
         loaded = cls(*(stored[name] for name in names))
@@ -239,10 +240,13 @@ def _cluster(
   directions = np.linalg.eigh(centred.T @ centred)[1]
   components = np.ascontiguousarray(directions[:, ::-1][:, :_NUM_COMPONENTS])
   points = centred @ components
-  # minit='++' would seed better and takes minutes: it measures all distances in Python.
-  centroids, labels = vq.kmeans2(
-    points, codebook_size, iter=_KMEANS_STEPS, minit='points', missing='warn', rng=rng
-  )
+  with warnings.catch_warnings():
+    # A cluster that runs empty keeps its centroid: an id that is just never used.
+    warnings.filterwarnings('ignore', 'One of the clusters is empty', UserWarning)
+    # minit='++' would seed better and takes minutes: it measures all distances in Python.
+    centroids, _ = vq.kmeans2(
+      points, codebook_size, iter=_KMEANS_STEPS, minit='points', missing='warn', rng=rng
+    )
   labels = vq.vq(points, centroids)[0]
   counts = np.bincount(labels, minlength=codebook_size)[:, None]
   # Means of the patches themselves, not of their rotations: these keep what the PCA drops.

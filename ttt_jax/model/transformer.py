@@ -85,9 +85,7 @@ class Attention(nn.Module):
       q = RMSNorm(c.norm_epsilon, 'head', name='q_norm')(q)
       k = RMSNorm(c.norm_epsilon, 'head', name='k_norm')(k)
     q, k = rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta)
-    out = attention.interval_attention(
-      q, k, v, kv_start, kv_end, implementation=c.attention
-    )
+    out = attention.interval_attention(q, k, v, kv_start, kv_end, implementation=c.attention)
     out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
     shape = (c.heads, c.head_width, c.width)
     gain = (2 * c.layers) ** -0.5
@@ -164,7 +162,8 @@ class Transformer(nn.Module):
     Args:
       inputs: int32 [B, L] token ids.
       positions: int32 [B, L] within each document.
-      kv_start, kv_end: int32 [B, L], the keys that each position sees.
+      kv_start: int32 [B, L], the first key that each position sees.
+      kv_end: int32 [B, L], the end (exclusive) of those keys.
 
     Returns:
       [B, L, D] of `config.dtype`.

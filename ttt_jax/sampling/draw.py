@@ -24,9 +24,7 @@ def restrict(
   return jnp.where(jnp.where(audio[..., None], is_audio, is_text), logits, -jnp.inf)
 
 
-def draw(
-  logits: jax.Array, keys: jax.Array, temperature: float
-) -> tuple[jax.Array, jax.Array]:
+def draw(logits: jax.Array, keys: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
   """One id a position, and the probability that the model gives it.
 
   Args:

@@ -46,7 +46,7 @@ class Writer:
     self._added = None
     self._since, self._since_step = time.monotonic(), start
     if enabled:
-      self._file = pathlib.Path(directory, 'metrics.jsonl').open('a', encoding='utf-8')
+      self._path = pathlib.Path(directory, 'metrics.jsonl')
       self._board = tensorboardX.SummaryWriter(str(directory))
       self._bar = tqdm.tqdm(total=steps, initial=start, desc='train', unit='step')
 
@@ -69,8 +69,8 @@ class Writer:
     figures |= more
     self._since, self._since_step = now, step
     if self._enabled:
-      self._file.write(json.dumps({'step': step, **figures}) + '\n')
-      self._file.flush()
+      with self._path.open('a', encoding='utf-8') as lines:
+        lines.write(json.dumps({'step': step, **figures}) + '\n')
       for name, value in figures.items():
         self._board.add_scalar(name, value, step)
       shown = ('text_loss', 'audio_loss', 'audio_accuracy')
@@ -81,6 +81,5 @@ class Writer:
   def close(self) -> None:
     """Closes the files and the bar."""
     if self._enabled:
-      self._file.close()
       self._board.close()
       self._bar.close()

@@ -1,9 +1,23 @@
-"""AdamW with warm-up, cosine and clipping."""
+"""AdamW or Muon, with warm-up, cosine and clipping."""
+
+from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from ttt_jax import config as config_lib
+
+# Of each stacked weight matrix [layers, ...]: the axes of its input, and of its output.
+_MATRICES = {
+  'q': ((1,), (2, 3)),
+  'k': ((1,), (2, 3)),
+  'v': ((1,), (2, 3)),
+  'out': ((1, 2), (3,)),
+  'gate': ((1,), (2,)),
+  'up': ((1,), (2,)),
+  'down': ((1,), (2,)),
+}
 
 
 def learning_rate(config: config_lib.Optimizer, steps: int) -> optax.Schedule:
@@ -19,25 +33,54 @@ def learning_rate(config: config_lib.Optimizer, steps: int) -> optax.Schedule:
 
 
 def make(config: config_lib.Optimizer, steps: int) -> optax.GradientTransformation:
-  """The optimizer of a run of `steps` steps."""
-  return optax.chain(
-    optax.clip_by_global_norm(config.clip_norm),
-    optax.adamw(
-      learning_rate(config, steps),
+  """The optimizer of a run of `steps` steps.
+
+  Muon (arXiv 2502.16982) moves the layers' matrices, by updates as large as AdamW's; AdamW
+  moves the rest, embeddings included.
+  """
+  rate = learning_rate(config, steps)
+  if config.name == 'adamw':
+    rule = optax.adamw(
+      rate,
       b1=config.beta1,
       b2=config.beta2,
       weight_decay=config.weight_decay,
       mask=is_matrix,
-    ),
-  )
+    )
+  else:
+    rule = contrib.muon(
+      rate,
+      beta=config.muon_beta,
+      weight_decay=config.weight_decay,
+      weight_decay_mask=is_matrix,
+      adam_b1=config.beta1,
+      adam_b2=config.beta2,
+      adam_weight_decay=config.weight_decay,
+      muon_weight_dimension_numbers=_dimensions,
+      consistent_rms=0.2,  # the size of AdamW's updates: one learning rate serves both
+    )
+  return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
 
 
-def is_matrix(params):
+def is_matrix(params: Any) -> Any:
   """Which parameters decay: the matrices, but no scale of a norm and no bias."""
 
   def decays(path, _) -> bool:
-    # The last name of the path; linen's boxes, where there are any, add no names.
-    name = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1]
-    return name != 'scale' and not name.endswith('_bias')
+    return _name(path) != 'scale' and not _name(path).endswith('_bias')
 
   return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _dimensions(params: Any) -> Any:
+  """For Muon: the axes of each matrix that it is to move; None for other parameters."""
+
+  def one(path, _):
+    axes = _MATRICES.get(_name(path))
+    return contrib.MuonDimensionNumbers(*axes) if axes else None
+
+  return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _name(path: tuple) -> str:
+  """The last name of a path; linen's boxes, where there are any, add no names."""
+  return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1]

@@ -1,0 +1,1 @@
+"""Settings of runs: base.py has every key, the others change some."""

@@ -1,0 +1,110 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_config
+from flax import linen as nn
+
+from ttt_jax import mask, sharding
+from ttt_jax.model import transformer
+
+VOCABULARY = 50
+LENGTH = 12
+SPAN = (4, 9)  # audio; the rest is text
+
+
+def make(**changes):
+  config = dataclasses.replace(make_config().model, **changes)
+  model = transformer.Transformer(config, VOCABULARY)
+  ids = jnp.zeros((1, 2), jnp.int32)
+  params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
+  return model, params
+
+
+def inputs(seed=0):
+  ids = np.random.default_rng(seed).integers(0, VOCABULARY, (1, LENGTH))
+  positions = np.arange(LENGTH)[None]
+  groups = mask.order_groups(LENGTH, np.array([SPAN]))
+  return ids, positions, np.zeros((1, LENGTH), int), mask.group_ends(groups)[None]
+
+
+def test_text_is_causal_and_spans_are_bidirectional_by_gradients():
+  model, params = make()
+  ids, *view = inputs()
+
+  def logits(one_hot):
+    changed = dict(params, embedding=jnp.zeros_like(params['embedding']))
+    embedded = one_hot @ params['embedding'][:VOCABULARY]
+    table = changed['embedding'].at[:LENGTH].set(embedded[0])
+    where = jnp.arange(LENGTH)[None]
+    return model.apply({'params': dict(params, embedding=table)}, where, *view, method='hidden')
+
+  jacobian = jax.jacobian(logits)(jnp.eye(VOCABULARY)[ids])
+  # [1, L, D, 1, L, V]: does the output at q depend on the input at k?
+  depends = np.abs(np.asarray(jacobian)).max((0, 2, 3, 5)) > 0
+  groups = mask.order_groups(LENGTH, np.array([SPAN]))
+  np.testing.assert_array_equal(depends, mask.visible(np.zeros(LENGTH, int), groups))
+
+
+def test_packed_documents_are_as_if_alone():
+  model, params = make()
+  ids, positions, start, end = inputs()
+  alone = model.apply({'params': params}, ids, positions, start, end)
+  twice = [np.concatenate([x, x], 1) for x in (ids, positions)]
+  shifted = [np.concatenate([x, x + LENGTH], 1) for x in (start, end)]
+  packed = model.apply({'params': params}, *twice, *shifted)
+  np.testing.assert_allclose(packed[:, LENGTH:], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize('remat', [False, True])
+def test_remat_changes_nothing(remat):
+  model, params = make(remat=remat)
+  reference, _ = make(remat=False)
+  out = [m.apply({'params': params}, *inputs()) for m in (model, reference)]
+  np.testing.assert_allclose(*out, atol=1e-6)
+
+
+def test_rotation_keeps_norms_and_depends_on_differences_alone():
+  q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+  at = [jnp.array([[position]]) for position in (3, 10, 20)]
+  np.testing.assert_allclose(
+    jnp.linalg.norm(transformer.rotate(q, at[1], 100.0)), jnp.linalg.norm(q), rtol=1e-6
+  )
+
+  def score(i, j):
+    return jnp.sum(transformer.rotate(q, i, 100.0) * transformer.rotate(k, j, 100.0))
+
+  shifted = score(at[1] + 7, at[0] + 7)
+  np.testing.assert_allclose(score(at[1], at[0]), shifted, rtol=1e-5)
+  np.testing.assert_allclose(
+    transformer.rotate(q, jnp.array([[0]]), 100.0), q, rtol=1e-6
+  )
+
+
+FAMILIES = {
+  'qwen2': {'qkv_bias': True, 'qk_norm': False, 'tied': True},
+  'qwen3': {'qkv_bias': False, 'qk_norm': True, 'tied': False},
+  'llama': {'qkv_bias': False, 'qk_norm': False, 'tied': False},
+}
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_switches_make_the_families_parameters(family):
+  model, params = make(**FAMILIES[family])
+  attention = params['layers']['attention']
+  assert ('q_bias' in attention) == FAMILIES[family]['qkv_bias']
+  assert ('q_norm' in attention) == FAMILIES[family]['qk_norm']
+  assert ('head' in params) != FAMILIES[family]['tied']
+  assert model.apply({'params': params}, *inputs()).shape == (1, LENGTH, 56)
+
+
+def test_every_parameter_names_its_axes_and_every_name_has_a_rule():
+  model = transformer.Transformer(make_config(model__qk_norm=True, model__tied=False).model, 50)
+  ids = jnp.zeros((1, 2), jnp.int32)
+  boxed = jax.eval_shape(model.init, jax.random.key(0), ids, ids, ids, ids + 1)['params']
+  known = {name for name, _ in sharding.RULES}
+  for leaf in jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)):
+    assert isinstance(leaf, nn.LogicallyPartitioned)
+    assert set(leaf.names) <= known and len(leaf.names) == leaf.value.ndim

@@ -1,0 +1,130 @@
+import ast
+import json
+import pathlib
+
+import pytest
+
+from configs import base, tiny
+from ttt_jax import config as config_lib
+from ttt_jax.config import ConfigError, from_config_dict
+
+ROOT = pathlib.Path(config_lib.__file__).parents[1]
+
+
+def test_defaults_are_complete_and_tiny_builds_on_them():
+  assert from_config_dict(base.get_config()).seed == 0
+  assert from_config_dict(tiny.get_config()).model.dtype == 'float32'
+
+
+def test_round_trip_through_json():
+  config = from_config_dict(base.get_config())
+  assert from_config_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_key_names_the_nearest():
+  values = base.get_config().to_dict()
+  values['optimizer']['learning_rat'] = 1.0
+  with pytest.raises(ConfigError, match=r"config.optimizer.learning_rat .*'learning_rate'"):
+    from_config_dict(values)
+
+
+def test_missing_key_is_named():
+  values = base.get_config().to_dict()
+  del values['train']['steps']
+  with pytest.raises(ConfigError, match='missing: config.train.steps'):
+    from_config_dict(values)
+
+
+@pytest.mark.parametrize(
+  'key,value',
+  [
+    ('train.steps', 0),
+    ('train.steps', '10'),
+    ('train.steps', True),
+    ('objective.ppm', 1.5),
+    ('objective.schedule', 'linnear'),
+    ('objective.epsilon', 0.0),
+    ('objective.sst_range', (0.9, 0.3)),
+    ('objective.sst_range', (0.3,)),
+    ('model.kv_heads', 3),
+    ('model.head_width', 7),
+    ('model.dtype', 'float16'),
+    ('model.attention', 'magic'),
+    ('mask.audio', 'all'),
+    ('mesh.data', 0),
+    ('sampling.temperature', -1.0),
+    ('optimizer.beta2', 1.0),
+  ],
+)
+def test_impossible_values_name_their_key(key, value):
+  values = base.get_config().to_dict()
+  part, name = key.split('.')
+  values[part][name] = value
+  with pytest.raises(ConfigError, match=f'config.{key} is '):
+    from_config_dict(values)
+
+
+def test_at_most_one_axis_takes_what_is_left():
+  values = base.get_config().to_dict()
+  values['mesh'] |= {'data': -1, 'fsdp': -1}
+  with pytest.raises(ConfigError, match='one axis'):
+    from_config_dict(values)
+
+
+# Rows of the layers, from the top; a module may import from its own row's package and below.
+LAYERS = (
+  ('ttt_jax/cli', 'benchmarks'),
+  ('ttt_jax/evaluation',),
+  ('ttt_jax/training', 'ttt_jax/sampling'),
+  ('ttt_jax/checkpoint.py', 'data_pipelines'),
+  ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/sharding.py', 'ttt_jax/assets.py'),
+  ('ttt_jax/ops', 'ttt_jax/diffusion', 'ttt_jax/codecs'),
+  ('ttt_jax',),
+)
+
+
+def _place(module: str) -> tuple[int, str] | None:
+  path = module.replace('.', '/')
+  for row, parts in enumerate(LAYERS):
+    for part in parts:
+      stem = part.removesuffix('.py')
+      if path == stem or path.startswith(stem + '/'):
+        return row, part
+  return None
+
+
+def _imports(path: pathlib.Path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      for alias in node.names:
+        full = f'{node.module}.{alias.name}'
+        is_module = (ROOT / (full.replace('.', '/') + '.py')).exists()
+        is_package = (ROOT / full.replace('.', '/')).is_dir()
+        yield full if is_module or is_package else node.module
+
+
+def _modules():
+  for top in ('ttt_jax', 'data_pipelines', 'configs'):
+    yield from sorted((ROOT / top).rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+  name = str(path.relative_to(ROOT).with_suffix('')).replace('/', '.')
+  own = _place(name)
+  for imported in _imports(path):
+    assert imported.split('.')[0] not in ('torch', 'transformers'), imported
+    if name.startswith('configs.'):
+      assert imported in ('ml_collections', 'configs.base', 'configs'), imported
+      continue
+    if name.startswith('data_pipelines.'):
+      allowed = 'ttt_jax.model ttt_jax.losses ttt_jax.sharding ttt_jax.checkpoint'
+      assert not imported.startswith(tuple(allowed.split())), imported
+    place = _place(imported)
+    if place is None:
+      continue
+    lower = place[0] > own[0]
+    siblings = place[0] == own[0] and ('.py' in own[1] or place[1] == own[1])
+    assert lower or siblings, f'{name} imports {imported}, which is not below it'
