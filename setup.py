@@ -4,13 +4,14 @@ import pathlib
 
 import setuptools
 
+ROOT = pathlib.Path(__file__).parent
 VERSION = '0.1.0'
 
 setuptools.setup(
   name='ttt_jax',
   version=VERSION,
-  description='One Transformer that reads, listens and speaks: TtT training and decoding in JAX.',
-  long_description=pathlib.Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+  description='One Transformer that reads, listens and speaks: TtT in JAX.',
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',
@@ -35,6 +36,7 @@ setuptools.setup(
     'soxr>=1.0',
     'tensorboardX>=2.6.4',
     'tensorflow-datasets>=4.9.10',
+    'threadpoolctl>=3.5',
     'tqdm>=4.67',
   ],
   extras_require={

@@ -5,9 +5,6 @@
 Codecs of several rates and sizes are fitted on the little world's training sentences.
 Its test sentences are then spoken, coded, decoded and recognised. `original` is the same
 speech without a codec: the floor that no model can be expected to beat.
-
-The matrices are small. Where cores are shared, set OPENBLAS_NUM_THREADS=1: threads of the
-linear algebra that wait for each other can make fitting and encoding many times slower.
 """
 
 import argparse
@@ -160,11 +157,12 @@ def main(arguments: list[str] | None = None) -> None:
   }
   print(FORMULA)
   print(', '.join(f'{key} {value}' for key, value in where.items()))
-  judge = Judge(strings=40, every=4) if options.quick else Judge(strings=100, every=1)
-  rows = [
-    row for voices in ((1,) if options.quick else (1, 4)) for row in measure(judge, voices)
-  ]
-  print(_table(rows))
+  judge = Judge(strings=40, every=4) if options.quick else Judge(strings=60, every=3)
+  rows = []
+  for num_voices in (1,) if options.quick else (1, 4):
+    measured = measure(judge, num_voices)
+    print(_table(measured), flush=True)
+    rows += measured
   speeds = {task: judge.heard[task] / judge.hear_seconds[task] for task in TASKS}
   print('heard a second: ' + ', '.join(f'{t} {s:.0f}' for t, s in speeds.items()))
   if options.json:

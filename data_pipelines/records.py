@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines import cache
-
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors
 from ttt_jax import vocabulary as vocabulary_lib

@@ -21,7 +21,7 @@ from ttt_jax.codecs import mel_vq
 
 flags.FLAGS.mark_as_parsed()
 
-WORDS = 'zero one two three four five six seven'.split()
+WORDS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven']
 CODES = 32
 
 

@@ -8,6 +8,7 @@ question in; the answer as text and as audio out).
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,12 +18,12 @@ from absl import app, flags, logging
 from data_pipelines import records
 from data_pipelines.little_world import sentences, speech
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat
+from ttt_jax import chat, errors
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import audio_io, mel_vq
 
-_OUT = flags.DEFINE_string('out', None, 'Folder of the data set; made anew.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Folder of the data set; made anew.')
 _VOICES = flags.DEFINE_integer('voices', 1, 'Voices that speak every sentence.')
 _STRINGS = flags.DEFINE_integer('strings', 3000, 'Digit strings for training.')
 _TESTS = flags.DEFINE_integer('tests', 100, 'Digit strings for testing.')
@@ -104,8 +105,9 @@ def _records(
   assets: assets_lib.Assets,
   settings: Settings,
   copies: int,
+  with_audio: bool,
 ) -> Iterator[records.Record]:
-  """All records of one split."""
+  """All records of one split; `with_audio` names the files of their reference speech."""
   speak, transcribe, answer = assets_lib.SPEAK, assets_lib.TRANSCRIBE, assets_lib.ANSWER
 
   def record(task, number, voice, user, reply, **about):
@@ -117,18 +119,22 @@ def _records(
     about = {'task': task, 'voice': voice, **about}
     return records.Record(f'{task}-{number}-{voice}', assets.template.document(turns), about)
 
+  def heard(text: str, voice: int) -> dict[str, str]:
+    return {'audio': _audio_file(text, voice)} if with_audio else {}
+
   said = [(text, 'string') for text in strings]
   said += [(question.text, 'question') for question in questions]
   for voice in range(settings.voices):
     for number, (text, kind) in enumerate(said):
       audio = codes[text, voice]
-      about = {'text': text, 'kind': kind, 'audio': _audio_file(text, voice)}
+      about = {'text': text, 'kind': kind} | heard(text, voice)
       yield record(speak, number, voice, text, [audio], **about)
       yield record(transcribe, number, voice, audio, [text], text=text, kind=kind)
     for number, question in enumerate(questions):
       text = question.answer
       reply = [text, codes[text, voice]]
-      about = {'text': text, 'question': question.text, 'audio': _audio_file(text, voice)}
+      about = {'text': text, 'kind': 'number', 'question': question.text}
+      about |= heard(text, voice)
       for copy in range(copies):
         audio = codes[question.text, voice]
         yield record(answer, f'{number}.{copy}', voice, audio, reply, **about)
@@ -137,7 +143,7 @@ def _records(
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   """Writes the data set of the little world into `directory`."""
   if not 1 <= settings.voices <= len(speech.VOICES):
-    raise ValueError(f'--voices must be between 1 and {len(speech.VOICES)}')
+    raise errors.UserError(f'--voices must be between 1 and {len(speech.VOICES)}')
   world = sentences.make_world(settings.strings, settings.tests, settings.seed)
   questions = [*world.train_questions, *world.test_questions]
   texts = [*world.train_strings, *world.test_strings]
@@ -151,16 +157,16 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   vocabulary = vocabulary_lib.Vocabulary.extend(tokenizer, settings.codes)
   assets = assets_lib.Assets(vocabulary, tokenizer, spoken.codec, system)
 
-  def split(strings, questions, copies):
-    return lambda: _records(strings, questions, spoken.codes, assets, settings, copies)
+  def split(strings, questions, copies, with_audio):
+    codes = spoken.codes
+    return lambda: _records(strings, questions, codes, assets, settings, copies, with_audio)
 
   splits = {
-    'train': split(world.train_strings, world.train_questions, settings.answer_copies),
-    'test': split(world.test_strings, world.test_questions, 1),
+    'train': split(world.train_strings, world.train_questions, settings.answer_copies, False),
+    'test': split(world.test_strings, world.test_questions, 1, True),
   }
 
   def extras(folder: pathlib.Path) -> None:
-    folder.joinpath('words.txt').write_text('\n'.join(sentences.WORDS) + '\n', encoding='utf-8')
     folder.joinpath('audio').mkdir()
     for text in {*world.test_strings, *(q.text for q in world.test_questions), *answers}:
       for voice in range(settings.voices):
@@ -170,21 +176,27 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   records.write(directory, splits, assets, extras)
 
 
-def main(argv):
-  """Reads the flags."""
-  del argv
-  prepare(
-    _OUT.value,
-    Settings(
-      voices=_VOICES.value,
-      strings=_STRINGS.value,
-      tests=_TESTS.value,
-      codes=_CODES.value,
-      frames=_FRAMES.value,
-      seed=_SEED.value,
-    ),
+def settings_from_flags() -> Settings:
+  """What the flags of this module say."""
+  return Settings(
+    voices=_VOICES.value,
+    strings=_STRINGS.value,
+    tests=_TESTS.value,
+    codes=_CODES.value,
+    frames=_FRAMES.value,
+    seed=_SEED.value,
   )
 
 
+def main(argv):
+  """Reads the flags."""
+  del argv
+  try:
+    prepare(_OUT.value, settings_from_flags())
+  except errors.UserError as error:
+    sys.exit(f'error: {error}')
+
+
 if __name__ == '__main__':
+  flags.mark_flag_as_required('out')
   app.run(main)

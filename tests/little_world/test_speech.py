@@ -28,6 +28,14 @@ def test_silence_is_trimmed_to_a_constant(voice):
     assert abs(loud[0] - 640) <= 200 and abs(len(wave) - 1 - loud[-1] - 640) <= 200
 
 
+def test_silence_on_either_side_is_trimmed():
+  wave = speech.say('one')
+  core = wave[640:-640]
+  for silence in ((0, 9000), (9000, 0), (3000, 3000), (0, 0)):
+    trimmed = speech._trim(np.pad(core, silence))
+    assert abs(len(trimmed) - len(wave)) <= 500  # half the window of loudness, twice
+
+
 def test_the_same_text_sounds_the_same_whatever_came_before():
   texts = [q.text for q in sentences.make_world(0, 0, seed=1).test_questions[:60]]
   texts += sentences.NUMBERS

@@ -78,9 +78,7 @@ def test_rotation_keeps_norms_and_depends_on_differences_alone():
 
   shifted = score(at[1] + 7, at[0] + 7)
   np.testing.assert_allclose(score(at[1], at[0]), shifted, rtol=1e-5)
-  np.testing.assert_allclose(
-    transformer.rotate(q, jnp.array([[0]]), 100.0), q, rtol=1e-6
-  )
+  np.testing.assert_allclose(transformer.rotate(q, jnp.array([[0]]), 100.0), q, rtol=1e-6)
 
 
 FAMILIES = {

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 from scipy.cluster import vq
 
-from ttt_jax.codecs import audio_io, codec, spectrogram
+from ttt_jax.codecs import audio_io, codec, spectrogram, threads
 
 _ARRAYS_NAME = 'codec.npz'
 _NUM_COMPONENTS = 64  # directions kept by the PCA
@@ -113,7 +113,8 @@ class MelVQ(codec.Codec):
         'frames_per_token and codebook_size must be at least 1,'
         f' got {frames_per_token} and {codebook_size}'
       )
-    stacks = [_patches_of(_prepare(wave, sample_rate), frames_per_token) for wave in waves]
+    with threads.one_thread():
+      stacks = [_patches_of(_prepare(wave, sample_rate), frames_per_token) for wave in waves]
     num_patches = sum(map(len, stacks))
     if num_patches < codebook_size:
       raise ValueError(
@@ -122,7 +123,8 @@ class MelVQ(codec.Codec):
       )
     rng = np.random.default_rng(seed)
     patches = np.concatenate(stacks)[rng.permutation(num_patches)[:_MAX_PATCHES]]
-    return cls(*_cluster(patches, codebook_size, rng))
+    with threads.one_thread():
+      return cls(*_cluster(patches, codebook_size, rng))
 
   @property
   def frames_per_token(self) -> int:
@@ -153,9 +155,10 @@ class MelVQ(codec.Codec):
     return -(-num_samples // (spectrogram.HOP * self.frames_per_token))
 
   def _encode(self, wave: np.ndarray) -> np.ndarray:
-    patches = _patches_of(spectrogram.normalise_level(wave), self.frames_per_token)
-    points = (patches - self._arrays['mean']) @ self._arrays['components']
-    return vq.vq(points, self._arrays['centroids'], check_finite=False)[0]
+    with threads.one_thread():
+      patches = _patches_of(spectrogram.normalise_level(wave), self.frames_per_token)
+      points = (patches - self._arrays['mean']) @ self._arrays['components']
+      return vq.vq(points, self._arrays['centroids'], check_finite=False)[0]
 
   @functools.cached_property
   def _magnitudes(self) -> np.ndarray:
@@ -165,8 +168,9 @@ class MelVQ(codec.Codec):
     return magnitudes.reshape(self.codebook_size, self.frames_per_token, -1)
 
   def _decode(self, ids: np.ndarray) -> np.ndarray:
-    magnitude = self._magnitudes[ids]
-    return spectrogram.griffin_lim(magnitude.reshape(-1, magnitude.shape[-1]))
+    with threads.one_thread():
+      magnitude = self._magnitudes[ids]
+      return spectrogram.griffin_lim(magnitude.reshape(-1, magnitude.shape[-1]))
 
   def save(self, directory: str | os.PathLike) -> None:
     """Writes `codec.json` and `codec.npz` into `directory`, which is made if needed."""

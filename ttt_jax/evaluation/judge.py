@@ -17,8 +17,6 @@ from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation import recogniser
 from ttt_jax.sampling import session as session_lib
 
-WORDS = 'words.txt'  # beside the records: everything that the listener may hear
-
 
 class Heard(NamedTuple):
   """One held-out record, and what became of it.
@@ -59,20 +57,31 @@ def hear_all(session: session_lib.Session, source: records.Source) -> list[Heard
   """Lets the model answer every record of `source`, and listens.
 
   Raises:
-    DataError: the data set does not say which words can be heard.
     AssetError: model and data set were made with different assets.
   """
-  path = source.directory / WORDS
-  if not path.exists():
-    raise records.DataError(f'{path}: needed, one word a line: what the listener may hear')
   session.assets.refuse_mismatch(source.fingerprints, str(source.directory))
-  listener = recogniser.Recogniser(path.read_text(encoding='utf-8').split())
   chosen = [source[i] for i in range(len(source))]
+  listeners = _listeners(chosen)
   answers = session.decoder([prompt_of(record) for record in chosen])
   out = []
   for record, answer in zip(tqdm.tqdm(chosen, desc='listen', unit='record'), answers):
+    listener = listeners[record.about['kind']]
     out.append(_hear(record, answer, session, source.directory, listener))
   return out
+
+
+def _listeners(chosen: Sequence[records.Record]) -> dict[str, recogniser.Recogniser]:
+  """One for each kind of text, which knows just the words that occur in that kind."""
+  texts: dict[str, list[list[str]]] = {}
+  for record in chosen:
+    texts.setdefault(record.about['kind'], []).append(record.about['text'].split())
+  return {
+    kind: recogniser.Recogniser(
+      sorted({word for words in said for word in words}),
+      single=all(len(words) == 1 for words in said),
+    )
+    for kind, said in texts.items()
+  }
 
 
 def _hear(record, answer, session, directory: pathlib.Path, listener) -> Heard:

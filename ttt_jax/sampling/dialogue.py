@@ -30,7 +30,7 @@ class Dialogue:
     sampling: config_lib.Sampling,
     mask: config_lib.Mask,
   ):
-    """Starts in text, after `prompt` (int [n], not empty).
+    """Starts behind `prompt` (int [n], not empty): in audio if it ends by beginning some.
 
     Raises:
       VocabularyError: the prompt has an unknown token.
@@ -44,6 +44,9 @@ class Dialogue:
     self._block = 0  # where the current block begins
     self._step = 0  # diffusion steps done in it
     self.done, self.complete = False, True
+    self._begins = (vocabulary.begin_audio, vocabulary.begin_last)
+    if self.tokens[-1] in self._begins:
+      self._open_span()
 
   @property
   def answer(self) -> np.ndarray:
@@ -91,9 +94,12 @@ class Dialogue:
       self.done = True
     elif self._text_left <= 0:
       self.done, self.complete = True, False
-    elif token in (self._vocabulary.begin_audio, self._vocabulary.begin_last):
-      self._span = len(self.tokens)
-      self._open_block()
+    elif token in self._begins:
+      self._open_span()
+
+  def _open_span(self) -> None:
+    self._span = len(self.tokens)
+    self._open_block()
 
   def _open_block(self) -> None:
     self._block, self._step = len(self.tokens), 0

@@ -1,0 +1,29 @@
+# Makes the virtual environment $VENV (default .venv) and installs the package into it with
+# the extras named by the arguments; for `source`. What is already there is kept.
+#
+# PYTHON names the interpreter (default: the first of python3.12, 3.13, 3.11 and python3 that
+# runs and is recent enough).
+
+VENV=${VENV:-.venv}
+extras=$(IFS=,; echo "$*")
+mark="$VENV/.installed-$extras"
+
+find_python() {
+  local name
+  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "error: Python 3.11, 3.12 or 3.13 is needed; name one by PYTHON=..." >&2
+  return 1
+}
+
+if [ ! "$mark" -nt setup.py ]; then
+  python=$(find_python)
+  echo "installing into $VENV ..."
+  "$python" -m venv "$VENV"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+  touch "$mark"
+fi

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and runs them: first the style, then the laws.
+# Arguments go to pytest, say: launch/test.sh tests/model -k causal
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh speech test
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+exec "$VENV/bin/python" -m pytest "$@"

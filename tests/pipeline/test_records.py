@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines import records
+from data_pipelines.records import DataError, Record, Source
+from ttt_jax import assets as assets_lib
+from ttt_jax import chat
+
+
+def write(directory, assets, documents):
+  def examples():
+    for number, document in enumerate(documents):
+      yield Record(f'r{number}', document, {'n': number})
+
+  records.write(directory, {'train': examples}, assets)
+
+
+def test_records_come_back_whole(source, documents):
+  by_key = {source[i].key: source[i] for i in range(len(source))}
+  assert len(by_key) == len(documents)
+  for number, document in enumerate(documents):
+    got = by_key[f'toy-{number}']
+    for mine, wanted in zip(got.document, document):
+      np.testing.assert_array_equal(mine, wanted)
+    assert got.about == {'task': 'speak', 'text': 'one'}
+
+
+def test_shapes_tell_what_planning_needs(source):
+  for index in range(len(source)):
+    document, shapes = source[index].document, source.shapes
+    assert shapes.lengths[index] == len(document.tokens)
+    spans = document.spans[document.responses]
+    if len(spans):
+      start, end = spans[-1]
+      assert (shapes.last_start[index], shapes.last_codes[index]) == (start, end - start - 1)
+    else:
+      assert shapes.last_codes[index] == 0
+
+
+@pytest.mark.parametrize('token', [-3, 10**6, 'mask'])
+def test_a_record_with_an_unknown_token_is_named(assets, documents, tmp_path, token):
+  token = assets.vocabulary.mask if token == 'mask' else token
+  tokens = documents[0].tokens.copy()
+  tokens[3] = token
+  broken = documents[0]._replace(tokens=tokens)
+  with pytest.raises(DataError, match=f"record 'r1': token {token} at position 3"):
+    write(tmp_path / 'data', assets, [documents[1], broken])
+  assert not (tmp_path / 'data').exists()
+
+
+def test_contradicting_records_are_refused(assets, documents, tmp_path):
+  document = next(d for d in documents if len(d.spans))
+  for broken, match in (
+    (document._replace(spans=document.spans[:-1]), 'spans'),
+    (document._replace(targets=document.targets[:-1]), 'target flag'),
+  ):
+    with pytest.raises(DataError, match=match):
+      write(tmp_path / 'data', assets, [broken])
+
+
+def test_another_codec_is_refused_with_both_names(assets, documents, tmp_path):
+  write(tmp_path / 'data', assets, documents[:2])
+  path = tmp_path / 'data' / 'records' / records.VERSION / 'metadata.json'
+  metadata = json.loads(path.read_text())
+  path.write_text(json.dumps(metadata | {'codec': 'deadbeef'}))
+  with pytest.raises(assets_lib.AssetError, match=f'deadbeef.*{assets.codec.fingerprint}'):
+    Source(tmp_path / 'data', 'train')
+
+
+def test_missing_data_and_splits_are_named(toy_data, tmp_path):
+  with pytest.raises(DataError, match='no data set'):
+    Source(tmp_path, 'train')
+  with pytest.raises(DataError, match="no split 'dev'.*test"):
+    Source(toy_data, 'dev')
+
+
+def test_a_place_that_cannot_be_written_is_named(assets, documents, tmp_path):
+  blocked = tmp_path / 'file'
+  blocked.write_text('in the way')
+  with pytest.raises(DataError, match='cannot write the data set to .*file/data'):
+    write(blocked / 'data', assets, documents[:1])
+
+
+def test_equal_records_have_equal_fingerprints(assets, documents, tmp_path):
+  write(tmp_path / 'a', assets, documents[:3])
+  write(tmp_path / 'b', assets, documents[:3])
+  write(tmp_path / 'c', assets, documents[:2])
+  a, b, c = (Source(tmp_path / name, 'train').fingerprint for name in 'abc')
+  assert a == b != c
+
+
+def test_an_unwritable_cache_only_warns(assets, documents, tmp_path):
+  write(tmp_path / 'data', assets, documents[:3])
+  (tmp_path / 'data' / 'cache').write_text('in the way')
+  assert len(Source(tmp_path / 'data', 'train').shapes.lengths) == 3
+
+
+def test_documents_of_no_audio_are_fine(assets, tmp_path):
+  text = assets.template.document([chat.Turn('assistant', ['one two'])])
+  write(tmp_path / 'data', assets, [text])
+  assert Source(tmp_path / 'data', 'train')[0].document.spans.shape == (0, 2)

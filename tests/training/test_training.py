@@ -1,0 +1,187 @@
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_config
+
+from data_pipelines import loader, rows
+from ttt_jax import checkpoint, sharding
+from ttt_jax import config as config_lib
+from ttt_jax.model import transformer
+from ttt_jax.training import optimizer, state, train
+from ttt_jax.training import step as step_lib
+
+
+def config_for(toy_data, **changes):
+  return make_config(
+    data__directory=str(toy_data), train__log_every=1, train__checkpoint_every=3, **changes
+  )
+
+
+def losses_of(workdir) -> list[float]:
+  lines = pathlib.Path(workdir, 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line)['loss'] for line in lines]
+
+
+def params_equal(a, b) -> bool:
+  return all(
+    (np.asarray(x) == np.asarray(y)).all()
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+  )
+
+
+@pytest.fixture(scope='module')
+def finished(toy_data, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  config = config_for(toy_data, train__steps=6)
+  return config, workdir, train.train(config, workdir)
+
+
+def test_resuming_is_bit_identical(finished, toy_data, tmp_path):
+  config, workdir, last = finished
+  # The same run, killed behind step 3: what came later is lost.
+  stopped = StopAfter(3)
+  with pytest.raises(Stopped):
+    stopped.train(config, tmp_path)
+  assert checkpoint.latest(tmp_path) == 3
+  resumed = train.train(config, tmp_path)
+  assert params_equal(resumed.params, last.params)
+  assert losses_of(tmp_path)[-3:] == losses_of(workdir)[-3:]
+
+
+class Stopped(Exception):
+  pass
+
+
+class StopAfter:
+  """Trains, and breaks off after some batches."""
+
+  def __init__(self, steps):
+    self.steps = steps
+
+  def train(self, config, workdir):
+    original = loader.batches
+
+    def broken(*args, **kwargs):
+      for number, batch in enumerate(original(*args, **kwargs)):
+        if number == self.steps:
+          raise Stopped
+        yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(loader, 'batches', broken)
+      return train.train(config, workdir)
+
+
+def test_a_finished_run_does_nothing_more(finished):
+  config, workdir, last = finished
+  before = losses_of(workdir)
+  again = train.train(config, workdir)
+  assert params_equal(again.params, last.params) and losses_of(workdir) == before
+
+
+def test_checkpoints_hold_params_as_an_item_of_their_own(finished):
+  config, workdir, last = finished
+  assert params_equal(checkpoint.restore_params(workdir), last.params)
+  assert checkpoint.load_config(workdir) == config
+  steps = sorted(p.name for p in (workdir / checkpoint.DIRECTORY).iterdir() if p.name.isdigit())
+  assert steps == ['3', '6']
+
+
+def test_metrics_are_complete(finished):
+  _, workdir, _ = finished
+  line = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
+  wanted = {'step', 'loss', 'text_loss', 'audio_loss', 'audio_accuracy', 'fill'}
+  assert wanted | {'gradient_norm', 'tokens_per_second', 'learning_rate'} <= set(line)
+  assert any(name.startswith('audio_accuracy/0.') for name in line)
+  assert list(workdir.glob('events.out.tfevents.*'))
+
+
+def test_another_model_or_vocabulary_in_the_folder_is_refused(finished, toy_data):
+  _, workdir, _ = finished
+  with pytest.raises(checkpoint.CheckpointError, match='another model'):
+    train.train(config_for(toy_data, train__steps=6, model__layers=3), workdir)
+
+
+def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
+  (tmp_path / 'file').write_text('in the way')
+  with pytest.raises(checkpoint.CheckpointError, match='cannot write to .*file/run'):
+    train.train(config_for(toy_data, train__steps=2), tmp_path / 'file' / 'run')
+  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
+    checkpoint.restore_params(tmp_path)
+  with pytest.raises(checkpoint.CheckpointError, match='config.json'):
+    checkpoint.load_config(tmp_path)
+
+
+def one_step(source, config, devices):
+  """Loss, gradient norm and parameters after two steps on a mesh of `devices`."""
+  mesh = sharding.make_mesh(config.mesh, devices)
+  vocabulary = source.assets.vocabulary
+  model = transformer.Transformer(config.model, vocabulary.size)
+  tx = optimizer.make(config.optimizer, 10)
+  current, shardings = state.make(model, tx, mesh, 0)
+  step = step_lib.make(model, vocabulary, tx, mesh, shardings)
+  made = rows.Rows(source, config.data, config.mask, config.objective, 0)
+  out = []
+  for batch in loader.batches(made, config.data.batch_size, 2):
+    current, sums, norm = step(current, sharding.put_batch(batch, mesh))
+    out.append((float(sums.objective / sums.normalizer), float(norm)))
+  return out, jax.device_get(current.params), shardings
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_eight_devices_agree_with_one(source, name):
+  changes = {'optimizer__name': name, 'model__kv_heads': 2}
+  single = make_config(**changes, mesh__data=1)
+  alone, params, _ = one_step(source, single, jax.devices()[:1])
+  spread = make_config(**changes, mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
+  many, sharded, shardings = one_step(source, spread, jax.devices())
+  np.testing.assert_allclose(alone, many, rtol=2e-5)
+  for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(sharded)):
+    np.testing.assert_allclose(a, b, atol=2e-4)
+  gate = shardings.params['layers']['mlp']['gate'].spec
+  assert gate == jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
+
+
+def test_training_learns(source):
+  config = make_config(optimizer__learning_rate=1e-2, optimizer__warmup_steps=2)
+  mesh = sharding.make_mesh(config.mesh)
+  vocabulary = source.assets.vocabulary
+  model = transformer.Transformer(config.model, vocabulary.size)
+  tx = optimizer.make(config.optimizer, 30)
+  current, shardings = state.make(model, tx, mesh, 0)
+  step = step_lib.make(model, vocabulary, tx, mesh, shardings)
+  made = rows.Rows(source, config.data, config.mask, config.objective, 0)
+  found = []
+  for batch in loader.batches(made, 8, 30):
+    current, sums, _ = step(current, sharding.put_batch(batch, mesh))
+    found.append(float(sums.text_loss / sums.text_count))
+  assert found[-1] < 0.6 * found[0]
+
+
+def test_meshes_that_do_not_fit_the_devices_are_refused():
+  with pytest.raises(config_lib.ConfigError, match='does not make 8 devices'):
+    sharding.make_mesh(make_config(mesh__data=3).mesh)
+  assert sharding.make_mesh(make_config(mesh__tensor=2).mesh).shape['data'] == 4
+
+
+def test_weight_decay_and_muon_move_matrices_only():
+  model = transformer.Transformer(make_config().model, 50)
+  ids = np.zeros((1, 2), np.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), ids, ids, ids, ids + 1)['params']
+  decays = optimizer.is_matrix(params)
+  attention = decays['layers']['attention']
+  flat = {name: jax.tree.leaves(leaf)[0] for name, leaf in attention.items()}
+  assert flat['q'] and flat['out'] and not flat['q_bias'] and not flat['v_bias']
+  assert not jax.tree.leaves(decays['norm'])[0]
+  assert jax.tree.leaves(decays['embedding'])[0]
+
+
+def test_learning_rate_warms_up_and_falls_to_its_floor():
+  c = make_config(optimizer__learning_rate=1.0, optimizer__warmup_steps=10).optimizer
+  rate = optimizer.learning_rate(c, 100)
+  np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0, 0.5, 1], atol=1e-6)
+  np.testing.assert_allclose(rate(100), c.final_fraction, atol=1e-6)
+  np.testing.assert_allclose(rate(55), (1 + c.final_fraction) / 2, atol=1e-6)

@@ -1,0 +1,134 @@
+"""The whole loop on the little world: speech, records, training, judgement, report.
+
+launch/quickstart.sh calls this. What is already done is skipped, so that a second run goes
+on where the first stopped.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import sys
+import time
+
+from absl import flags
+from ml_collections import config_dict
+
+from data_pipelines.little_world import prepare
+from ttt_jax import checkpoint
+from ttt_jax import config as config_lib
+from ttt_jax.cli import settings
+from ttt_jax.evaluation import evaluate, report
+from ttt_jax.training import train
+
+_CONFIG = settings.define_config('configs/tiny.py')
+_FOLDER = flags.DEFINE_string('folder', 'runs/quickstart', 'Where everything is kept.')
+_FAST = flags.DEFINE_bool('fast', False, 'About two minutes; the model is under-trained.')
+_INSTALL = flags.DEFINE_float('install_seconds', 0.0, 'What the set-up took, for the table.')
+
+_TIMES = 'seconds.json'
+FAST_NOTE = (
+  'This was a fast run: the model saw a small part of the training that it needs, so its '
+  'speech is poor. Run launch/quickstart.sh without --fast for the real figures.'
+)
+
+
+def shorten(config: config_dict.ConfigDict, world: prepare.Settings):
+  """The settings of a fast run: everything as in a whole one, but little of it."""
+  config.train.steps = 60
+  return config, dataclasses.replace(world, strings=min(world.strings, 400), tests=12)
+
+
+class _Stages:
+  """Runs stages, keeps what each took, and skips those that are done."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._path = folder / _TIMES
+    self.seconds = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+  def run(self, name: str, done: bool, function) -> None:
+    """Calls `function` unless `done`."""
+    if done:
+      print(f'{name}: done before')
+      return
+    print(f'{name} ...', flush=True)
+    started = time.monotonic()
+    function()
+    self.add(name, time.monotonic() - started)
+
+  def add(self, name: str, seconds: float) -> None:
+    """Notes what a stage took."""
+    self.seconds[name] = round(seconds, 1)
+    self._path.write_text(json.dumps(self.seconds), encoding='utf-8')
+
+
+def quickstart(
+  config: config_dict.ConfigDict,
+  world: prepare.Settings,
+  folder: pathlib.Path,
+  install_seconds: float,
+  note: str,
+) -> dict:
+  """Runs what is not done yet in `folder`; returns the results."""
+  data, run = folder / 'data', folder / 'run'
+  config.data.directory = str(data)
+  checked = config_lib.from_config_dict(config)
+  _refuse_another(folder, {'config': checked.to_dict(), 'world': dataclasses.asdict(world)})
+  stages = _Stages(folder)
+  if install_seconds and 'install' not in stages.seconds:
+    stages.add('install', install_seconds)
+  stages.run('prepare', data.exists(), lambda: prepare.prepare(data, world))
+  trained = _trained(run, checked.train.steps)
+  stages.run('train', trained, lambda: train.train(checked, str(run)))
+  results_path = folder / evaluate.RESULTS
+  if not (results_path.exists() and trained):
+    command = ' '.join(sys.argv)
+    more = {'seconds': stages.seconds, 'command': command, 'note': note}
+    evaluate.evaluate(str(run), str(data), 'test', str(folder), **more)
+  return json.loads(results_path.read_text(encoding='utf-8'))
+
+
+def _trained(run: pathlib.Path, steps: int) -> bool:
+  try:
+    return checkpoint.latest(run) >= steps
+  except checkpoint.CheckpointError:
+    return False
+
+
+def _refuse_another(folder: pathlib.Path, described: dict) -> None:
+  """Writes down what this folder is for, or refuses one that is for something else."""
+  path = folder / 'quickstart.json'
+  text = json.dumps(described, indent=1, sort_keys=True) + '\n'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text(encoding='utf-8') != text:
+      raise config_lib.ConfigError(
+        f'{folder} holds a quickstart with other settings (see {path}): '
+        'remove it, or choose another --folder'
+      )
+    path.write_text(text, encoding='utf-8')
+  except OSError as error:
+    raise config_lib.ConfigError(f'cannot write to --folder={folder}: {error}') from error
+
+
+def main():
+  """Reads the flags."""
+  folder = pathlib.Path(_FOLDER.value + ('-fast' if _FAST.value else ''))
+  world, config, note = prepare.settings_from_flags(), _CONFIG.value, ''
+  if _FAST.value:
+    config, world = shorten(config, world)
+    note = FAST_NOTE
+  results = quickstart(config, world, folder, _INSTALL.value, note)
+  print('\n' + report.table(results))
+  generate = shutil.which('ttt-generate', path=str(pathlib.Path(sys.executable).parent))
+  generate = generate or 'ttt-generate'
+  print(f'\nreport:  {(folder / evaluate.REPORT).resolve()}')
+  print('speak:   digits and small sums in words, such as')
+  print(f'  {generate} --checkpoint={folder / "run"} --speak="three seven one" --out=out.wav')
+
+
+run = functools.partial(settings.run, main)
+
+if __name__ == '__main__':
+  run()
