@@ -15,7 +15,11 @@ def get_config():
   c.model.dtype = 'float32'  # a CPU has no fast bfloat16
   c.model.remat = False
   c.objective.banom = 0.1
+  c.optimizer.name = 'muon'
   c.optimizer.learning_rate = 2e-3
   c.optimizer.beta2 = 0.98
-  c.train.steps = 1500
+  c.sampling.steps_per_block = 2
+  c.sampling.max_text = 32
+  c.sampling.max_audio = 128  # about five seconds
+  c.train.steps = 1400
   return c

@@ -3,13 +3,14 @@
   python -m data_pipelines.little_world.prepare --out=DIR
 
 Tasks: *speak* (text in, audio out), *transcribe* (audio in, text out) and *answer* (a spoken
-question in; the answer as text and as audio out).
+question in; out comes text that puts the fact into one form, whatever the phrasing, and ends
+in the number, and then that number as audio).
 """
 
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import tqdm
@@ -42,7 +43,9 @@ class Settings:
   codes: int
   frames: int
   seed: int
-  answer_copies: int = 4  # answers are few beside strings: each is seen this often an epoch
+  answer_copies: int = 2  # answers are few beside strings: each is seen this often an epoch
+  transcribe_every: int = 2  # of the training strings: reading is learnt before speaking
+  ask_every: int = 3  # of the test questions, to be spoken and transcribed: listening is slow
   fit_clips: int = 800  # the codec is fitted to so many utterances
   tokenizer_size: int = 768  # at most; bytes included
 
@@ -98,46 +101,67 @@ def _audio_file(text: str, voice: int) -> str:
   return f'audio/{text.replace(" ", "-")}.{voice}.wav'
 
 
-def _records(
-  strings: Sequence[str],
-  questions: Sequence[sentences.Question],
-  codes: dict,
-  assets: assets_lib.Assets,
-  settings: Settings,
-  copies: int,
-  with_audio: bool,
-) -> Iterator[records.Record]:
-  """All records of one split; `with_audio` names the files of their reference speech."""
-  speak, transcribe, answer = assets_lib.SPEAK, assets_lib.TRANSCRIBE, assets_lib.ANSWER
+class _Maker:
+  """Makes the records of the three tasks from utterances."""
 
-  def record(task, number, voice, user, reply, **about):
+  def __init__(self, assets: assets_lib.Assets, codes: dict, with_audio: bool):
+    """Takes the codes of each (text, voice); `with_audio` names files of reference speech."""
+    self._assets, self._codes, self._with_audio = assets, codes, with_audio
+
+  def speak(self, number: int, text: str, voice: int, kind: str) -> records.Record:
+    audio = self._codes[text, voice]
+    return self._record(assets_lib.SPEAK, number, text, [audio], text, voice, kind=kind)
+
+  def transcribe(self, number: int, text: str, voice: int, kind: str) -> records.Record:
+    audio = self._codes[text, voice]
+    return self._record(assets_lib.TRANSCRIBE, number, audio, [text], text, voice, kind=kind)
+
+  def answer(self, number: str, question: sentences.Question, voice: int) -> records.Record:
+    text, audio = question.answer, self._codes[question.text, voice]
+    reply = [f'{question.statement} is {text}', self._codes[text, voice]]
+    more = {'kind': 'number', 'question': question.text}
+    return self._record(assets_lib.ANSWER, number, audio, reply, text, voice, **more)
+
+  def _record(self, task, number, user, reply, text, voice, **about) -> records.Record:
     turns = [
-      chat.Turn('system', [assets.prompt(task, voice)]),
+      chat.Turn('system', [self._assets.prompt(task, voice)]),
       chat.Turn('user', [user]),
       chat.Turn('assistant', reply),
     ]
-    about = {'task': task, 'voice': voice, **about}
-    return records.Record(f'{task}-{number}-{voice}', assets.template.document(turns), about)
+    about |= {'task': task, 'voice': voice, 'text': text}
+    if self._with_audio:
+      about['audio'] = _audio_file(text, voice)
+    document = self._assets.template.document(turns)
+    return records.Record(f'{task}-{number}-{voice}', document, about)
 
-  def heard(text: str, voice: int) -> dict[str, str]:
-    return {'audio': _audio_file(text, voice)} if with_audio else {}
 
-  said = [(text, 'string') for text in strings]
-  said += [(question.text, 'question') for question in questions]
+def _train(
+  maker: _Maker, world: sentences.World, settings: Settings
+) -> Iterator[records.Record]:
   for voice in range(settings.voices):
-    for number, (text, kind) in enumerate(said):
-      audio = codes[text, voice]
-      about = {'text': text, 'kind': kind} | heard(text, voice)
-      yield record(speak, number, voice, text, [audio], **about)
-      yield record(transcribe, number, voice, audio, [text], text=text, kind=kind)
-    for number, question in enumerate(questions):
-      text = question.answer
-      reply = [text, codes[text, voice]]
-      about = {'text': text, 'kind': 'number', 'question': question.text}
-      about |= heard(text, voice)
-      for copy in range(copies):
-        audio = codes[question.text, voice]
-        yield record(answer, f'{number}.{copy}', voice, audio, reply, **about)
+    for number, text in enumerate(world.train_strings):
+      yield maker.speak(number, text, voice, 'string')
+      if number % settings.transcribe_every == 0:
+        yield maker.transcribe(number, text, voice, 'string')
+    for number, question in enumerate(world.train_questions, len(world.train_strings)):
+      yield maker.speak(number, question.text, voice, 'question')
+      yield maker.transcribe(number, question.text, voice, 'question')
+      for copy in range(settings.answer_copies):
+        yield maker.answer(f'{number}.{copy}', question, voice)
+
+
+def _test(
+  maker: _Maker, world: sentences.World, settings: Settings
+) -> Iterator[records.Record]:
+  for voice in range(settings.voices):
+    for number, text in enumerate(world.test_strings):
+      yield maker.speak(number, text, voice, 'string')
+      yield maker.transcribe(number, text, voice, 'string')
+    for number, question in enumerate(world.test_questions, len(world.test_strings)):
+      if number % settings.ask_every == 0:
+        yield maker.speak(number, question.text, voice, 'question')
+        yield maker.transcribe(number, question.text, voice, 'question')
+      yield maker.answer(str(number), question, voice)
 
 
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
@@ -152,18 +176,21 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   texts += answers
   spoken = _Speech(texts, settings)
   system = prompts(settings.voices)
-  corpus = [*texts, *chat.ROLES * 100, *[p for group in system.values() for p in group] * 100]
+  statements = [f'{question.statement} is {question.answer}' for question in questions]
+  corpus = [
+    *texts,
+    *statements,
+    *chat.ROLES * 100,
+    *[p for group in system.values() for p in group] * 100,
+  ]
   tokenizer = tokenizer_lib.SentencePiece.train(corpus, settings.tokenizer_size)
   vocabulary = vocabulary_lib.Vocabulary.extend(tokenizer, settings.codes)
   assets = assets_lib.Assets(vocabulary, tokenizer, spoken.codec, system)
 
-  def split(strings, questions, copies, with_audio):
-    codes = spoken.codes
-    return lambda: _records(strings, questions, codes, assets, settings, copies, with_audio)
-
+  train, test = (_Maker(assets, spoken.codes, with_audio) for with_audio in (False, True))
   splits = {
-    'train': split(world.train_strings, world.train_questions, settings.answer_copies, False),
-    'test': split(world.test_strings, world.test_questions, 1, True),
+    'train': lambda: _train(train, world, settings),
+    'test': lambda: _test(test, world, settings),
   }
 
   def extras(folder: pathlib.Path) -> None:

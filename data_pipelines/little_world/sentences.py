@@ -36,6 +36,8 @@ PHRASINGS = {
   ),
 }
 
+SIGNS = {'+': 'plus', '-': 'minus'}
+
 
 def _all_words() -> tuple[str, ...]:
   phrases = [phrase for group in PHRASINGS.values() for phrase in group]
@@ -56,11 +58,13 @@ class Question:
     text: the question in words.
     answer: the number that answers it, one word.
     fact: such as `3+4` or `9-4`, the same for all phrasings.
+    statement: the fact in words, `three plus four`, the same for all phrasings.
   """
 
   text: str
   answer: str
   fact: str
+  statement: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +145,11 @@ def _split_questions(
   train, test = [], []
   for a, sign, b in facts():
     answer = NUMBERS[a + b if sign == '+' else a - b]
+    statement = f'{DIGITS[a]} {SIGNS[sign]} {DIGITS[b]}'
     phrasings = PHRASINGS[sign]
     held_out = rng.integers(len(phrasings))
     for i, phrasing in enumerate(phrasings):
       text = phrasing.format(a=DIGITS[a], b=DIGITS[b])
-      (test if i == held_out else train).append(Question(text, answer, f'{a}{sign}{b}'))
+      question = Question(text, answer, f'{a}{sign}{b}', statement)
+      (test if i == held_out else train).append(question)
   return tuple(train), tuple(test)

@@ -112,6 +112,11 @@ def _hear(record, answer, session, directory: pathlib.Path, listener) -> Heard:
   )
 
 
+def _last_words(item: Heard) -> str:
+  """As many words from the end of the answer's text as the reference has."""
+  return ' '.join(item.text.split()[-len(item.reference.split()) :])
+
+
 def _decode(assets: assets_lib.Assets, codes: list[np.ndarray]) -> np.ndarray:
   return np.concatenate([np.zeros(0, np.float32), *map(assets.codec.decode, codes)])
 
@@ -142,7 +147,8 @@ def figures(heard: Sequence[Heard]) -> dict[str, Any]:
     out['asr_wer'] = wer(transcribe, lambda item: item.text)
     out['asr_records'] = len(transcribe)
   if answer := of(assets_lib.ANSWER):
-    out['qa_text_accuracy'] = right(answer, lambda item: item.text)
+    # The answer may explain itself: its text must end in what it is to say.
+    out['qa_text_accuracy'] = right(answer, _last_words)
     out['qa_audio_accuracy'] = right(answer, lambda item: item.heard)
     out['qa_audio_ceiling_original'] = right(answer, lambda item: item.heard_original)
     out['qa_audio_ceiling_codec'] = right(answer, lambda item: item.heard_codec)
