@@ -46,6 +46,7 @@ class Settings:
   answer_copies: int = 2  # answers are few beside strings: each is seen this often an epoch
   transcribe_every: int = 2  # of the training strings: reading is learnt before speaking
   ask_every: int = 3  # of the test questions, to be spoken and transcribed: listening is slow
+  answer_every: int = 1  # of the test questions, to be answered
   fit_clips: int = 800  # the codec is fitted to so many utterances
   tokenizer_size: int = 768  # at most; bytes included
 
@@ -161,7 +162,8 @@ def _test(
       if number % settings.ask_every == 0:
         yield maker.speak(number, question.text, voice, 'question')
         yield maker.transcribe(number, question.text, voice, 'question')
-      yield maker.answer(str(number), question, voice)
+      if number % settings.answer_every == 0:
+        yield maker.answer(str(number), question, voice)
 
 
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
