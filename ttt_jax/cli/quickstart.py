@@ -85,12 +85,14 @@ def quickstart(
   stages.run('prepare', data.exists(), lambda: prepare.prepare(data, world))
   trained = _trained(run, checked.train.steps)
   stages.run('train', trained, lambda: train.train(checked, str(run)))
-  results_path = folder / evaluate.RESULTS
-  if not (results_path.exists() and trained):
-    command = ' '.join(sys.argv)
-    more = {'seconds': stages.seconds, 'command': command, 'note': note}
-    evaluate.evaluate(str(run), str(data), 'test', str(folder), **more)
-  return json.loads(results_path.read_text(encoding='utf-8'))
+  path = folder / evaluate.RESULTS
+  more = {'seconds': stages.seconds, 'command': ' '.join(sys.argv), 'note': note}
+  stages.run(
+    'evaluate',
+    path.exists() and trained,
+    lambda: evaluate.evaluate(str(run), str(data), 'test', str(folder), **more),
+  )
+  return json.loads(path.read_text(encoding='utf-8'))
 
 
 def _trained(run: pathlib.Path, steps: int) -> bool:

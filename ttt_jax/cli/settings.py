@@ -23,7 +23,11 @@ def checked(config) -> config_lib.Config:
   """
   if config is None:
     raise config_lib.ConfigError('--config=FILE is needed, say --config=configs/tiny.py')
-  return config_lib.from_config_dict(config)
+  try:
+    values = config.to_dict()
+  except OSError as error:  # ml_collections puts off what it found when it parsed the flag
+    raise config_lib.ConfigError(f'--config: {error}') from error
+  return config_lib.from_config_dict(values)
 
 
 def run(main: Callable) -> None:

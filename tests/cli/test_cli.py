@@ -1,0 +1,142 @@
+"""The tools as a user calls them, on the whole loop at toy size."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from configs import tiny
+from data_pipelines.little_world import prepare
+from ttt_jax import config as config_lib
+from ttt_jax.cli import quickstart
+from ttt_jax.codecs import audio_io
+
+ROOT = pathlib.Path(quickstart.__file__).parents[2]
+WORLD = prepare.Settings(
+  voices=1, strings=30, tests=3, codes=48, frames=4, seed=0, ask_every=60, answer_every=40
+)
+
+
+def toy_config():
+  c = tiny.get_config()
+  c.update_from_flattened_dict(
+    {
+      'model.layers': 2,
+      'model.width': 32,
+      'model.mlp_width': 48,
+      'model.head_width': 8,
+      'data.batch_size': 8,
+      'data.row_length': 160,
+      'train.steps': 4,
+      'train.log_every': 2,
+      'sampling.max_audio': 16,
+      'sampling.max_text': 8,
+    }
+  )
+  return c
+
+
+def tool(name, *arguments):
+  """Runs a tool in a process of its own, on one device: exit code and output."""
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  done = subprocess.run(
+    [sys.executable, '-m', f'ttt_jax.cli.{name}', *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=environment,
+    check=False,
+  )
+  return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('quickstart')
+  quickstart.quickstart(toy_config(), WORLD, folder, 1.5, 'a note')
+  return folder
+
+
+def test_the_whole_loop_leaves_its_results(folder):
+  results = json.loads((folder / 'results.json').read_text())
+  for key in ('tts_wer', 'asr_wer', 'qa_text_accuracy', 'qa_audio_accuracy'):
+    assert results[key] >= 0
+  assert results['tts_wer_floor_original'] <= 0.1
+  assert results['text_nats'] > 0 and results['audio_bound'] > 0
+  assert set(results['seconds']) == {'install', 'prepare', 'train', 'evaluate'}
+  assert results['note'] == 'a note' and results['command'] and results['versions']
+  assert '<html' in (folder / 'report.html').read_text()
+  lines = (folder / 'run' / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [2, 4]
+
+
+def test_a_second_run_skips_what_is_done_and_another_is_refused(folder, capsys):
+  before = (folder / 'results.json').stat().st_mtime_ns
+  quickstart.quickstart(toy_config(), WORLD, folder, 0.0, 'a note')
+  assert capsys.readouterr().out.count('done before') == 3
+  assert (folder / 'results.json').stat().st_mtime_ns == before
+  other = toy_config()
+  other.train.steps = 5
+  with pytest.raises(config_lib.ConfigError, match='holds a quickstart with other settings'):
+    quickstart.quickstart(other, WORLD, folder, 0.0, 'a note')
+
+
+def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
+  run, out = folder / 'run', tmp_path / 'out.wav'
+  code, said = tool('generate', f'--checkpoint={run}', '--speak=three one', f'--out={out}')
+  if code == 0:
+    wave, rate = audio_io.read_wav(out)
+    assert rate == 16_000 and np.isfinite(wave).all()
+  else:  # four steps of training: the model may well answer without audio
+    assert 'error: the model answered without audio' in said
+  recording = next((folder / 'data' / 'audio').glob('*.wav'))
+  wave, rate = audio_io.read_wav(recording)
+  other = tmp_path / 'stereo.wav'
+  soundfile.write(other, np.stack([wave, wave], 1)[::2], 44_100)
+  for flag in (f'--transcribe={recording}', f'--ask={other}'):
+    code, said = tool('generate', f'--checkpoint={run}', flag)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+  'flags,message',
+  [
+    (['--transcribe={missing}'], 'no such sound file'),
+    (['--transcribe={nan}'], 'nan'),
+    (['--transcribe={text}'], 'not a readable sound file'),
+    (['--speak=one'], '--speak needs --out'),
+    ([], 'give one of --speak'),
+    (['--speak=one', '--out={missing}', '--voice=3'], 'no prompt for voice 3'),
+    (['--speak=one', '--out={missing}', '--temperature=-1'], 'config.sampling.temperature'),
+  ],
+)
+def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, message):
+  nan = tmp_path / 'nan.wav'
+  soundfile.write(nan, np.full(100, np.nan, np.float32), 16_000, subtype='FLOAT')
+  text = tmp_path / 'text.wav'
+  text.write_text('not a recording')
+  paths = {'missing': tmp_path / 'missing.wav', 'nan': nan, 'text': text}
+  flags = [flag.format(**paths) for flag in flags]
+  code, said = tool('generate', f'--checkpoint={folder / "run"}', *flags)
+  assert code != 0 and message in said and 'Traceback' not in said
+
+
+@pytest.mark.parametrize(
+  'flags,message',
+  [
+    (['--config=configs/tiny.py', '--config.optimizer.learning_rat=1'], 'learning_rate'),
+    (['--config=configs/tiny.py', '--config.train.steps=many'], 'train.steps'),
+    (['--config=configs/tiny.py', '--config.train.steps=0'], 'config.train.steps is 0'),
+    (['--config=configs/missing.py'], 'missing.py'),
+    ([], '--config=FILE is needed'),
+    (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
+  ],
+)
+def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message):
+  code, said = tool('train', f'--workdir={tmp_path / "run"}', *flags)
+  assert code != 0 and message in said and 'Traceback' not in said, said
