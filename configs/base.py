@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
   d.threads = 2  # that make rows ahead of the step, in each process
 
   c.mask = m = ml_collections.ConfigDict()
-  m.audio = 'span'  # what a span's tokens see: 'span' all of it, 'block' up to their block
+  # What a span's tokens see: 'span' all of it, 'block' up to the end of their block. In
+  # training the blocks before are then as noisy as their own; in decoding they are clean.
+  m.audio = 'span'
   m.block_size = 8  # tokens of a block, where audio = 'block'
   m.causal_prompt = False  # read the user's audio left to right
 

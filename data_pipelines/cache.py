@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import os
 import pathlib
+import uuid
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ def cached(
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that processes that share the folder see all or nothing.
-    partial = path.with_name(f'{path.stem}.{os.getpid()}.partial.npz')
+    partial = path.with_name(f'{path.stem}.{uuid.uuid4().hex}.partial.npz')
     np.savez(partial, **arrays)
     partial.replace(path)
   except OSError as error:

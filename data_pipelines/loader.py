@@ -7,7 +7,6 @@ number of processes or threads changes nothing in the stream of global batches.
 from collections.abc import Iterator
 
 import grain
-import numpy as np
 
 from data_pipelines import rows as rows_lib
 from ttt_jax import batch as batch_lib
@@ -46,8 +45,8 @@ def batches(
     batch_size: rows of a global batch.
     steps: where the run ends.
     start: the first step.
-    process: number of this process.
-    processes: how many there are; must divide `batch_size`.
+    process: which part of each batch is wanted.
+    processes: how many parts there are; must divide `batch_size`.
     threads: make rows ahead of their use.
 
   Raises:
@@ -58,11 +57,7 @@ def batches(
   local = batch_size // processes
   source = _LocalRows(rows, batch_size, steps, process, processes)
   dataset = grain.MapDataset.source(source).slice(slice(start * local, None))
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * local)
+  ahead = max(4, 2 * threads)  # batches
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   for stacked in dataset.batch(local, drop_remainder=True).to_iter_dataset(options):
     yield batch_lib.Batch(*stacked)
-
-
-def fill(batch: batch_lib.Batch) -> float:
-  """Part of the positions that are not padding."""
-  return float(np.mean(batch.kv_end > batch.kv_start))

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+VERSION = 1  # of the algorithm: plans are kept on disk, and another one makes other rows
+
 
 class Rows(NamedTuple):
   """The rows of an epoch.

@@ -94,6 +94,8 @@ def check_record(record: Record, vocabulary: vocabulary_lib.Vocabulary) -> None:
     raise DataError(str(error)) from error
   if len(tokens) == 0 or targets.shape != tokens.shape:
     raise DataError(f'record {record.key!r}: needs tokens, and one target flag for each')
+  if not targets[1:].any():
+    raise DataError(f'record {record.key!r}: has no target, so there is nothing to learn')
   if not np.array_equal(spans.reshape(-1, 2), vocabulary.spans(tokens)):
     raise DataError(f'record {record.key!r}: its spans are not its runs of audio tokens')
 
@@ -107,15 +109,18 @@ def write(
   """Writes a data set into `directory`, whole or not at all.
 
   Args:
-    directory: its folder; what was there is replaced.
+    directory: its folder; a data set that was there is replaced.
     splits: for each split, makes its records.
     assets: what the records' ids mean.
     extras: is given the folder and writes more files into it.
 
   Raises:
-    DataError: a record is not sound, or the directory cannot be written.
+    DataError: a record is not sound, or the directory holds something that is no data set,
+      or cannot be written.
   """
   directory = pathlib.Path(directory)
+  if directory.is_dir() and any(directory.iterdir()) and not (directory / CONTENT).exists():
+    raise DataError(f'{directory} holds something else: choose a new folder')
   staging = directory.with_name(directory.name + '.partial')
   try:
     shutil.rmtree(staging, ignore_errors=True)

@@ -6,7 +6,6 @@ list, so that a row has one number, whoever asks for it and when.
 """
 
 import bisect
-import dataclasses
 import threading
 
 import numpy as np
@@ -16,6 +15,7 @@ from data_pipelines import cache, packing, records
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 from ttt_jax import mask
+from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import corruption
 
 # Purposes of random numbers: part of the seed, so that none repeats another's draws.
@@ -44,7 +44,7 @@ class Rows:
     self._objective, self._seed = objective, seed
     self._epochs: dict[int, tuple[packing.Rows, np.ndarray]] = {}  # the latest few
     self._ends: list[int] = []  # ends[e]: rows of epochs 0 ... e
-    self._lock = threading.Lock()  # rows are made by several threads
+    self._lock = threading.RLock()  # rows are made by several threads
     lengths = source.shapes.lengths
     self.too_long = int((lengths > data.row_length).sum())
     if self.too_long == len(lengths):
@@ -81,7 +81,7 @@ class Rows:
     plan, cut = self._epoch(epoch)
     first, last = plan.offsets[row : row + 2]
     offset = np.random.default_rng([self._seed, epoch, _TIME]).random()
-    documents = []
+    vocabulary, documents = self._source.assets.vocabulary, []
     for place in range(first, last):
       number = int(plan.records[place])
       document = self._source[number].document
@@ -90,35 +90,39 @@ class Rows:
       # Neighbours in the plan get far times: any stretch of it covers [0, 1] evenly.
       time = (offset + place * _GOLDEN) % 1
       draws = self._draw(epoch, number, document, time)
-      vocabulary = self._source.assets.vocabulary
       corrupted = corruption.corrupt(document, draws, self._objective, vocabulary)
       documents.append((document, corrupted))
-    return pack(documents, self._data.row_length, self._mask, self._objective)
+    return pack(documents, self._data.row_length, self._mask, self._objective, vocabulary)
 
   def _epoch(self, epoch: int) -> tuple[packing.Rows, np.ndarray]:
     """The plan of an epoch, and the length to which each record is cut in it (0: whole)."""
-    if epoch not in self._epochs:
-      shapes, data = self._source.shapes, self._data
-      rng = np.random.default_rng([self._seed, epoch, _TRUNCATION])
-      draws = rng.random((len(shapes.lengths), 2))
-      cut = corruption.truncated_length(
-        shapes.last_start, shapes.last_codes, draws, self._objective
-      )
-      # A record that is too long is left out even in the epochs in which it would be cut.
-      fits = shapes.lengths <= data.row_length
-      lengths = np.where((cut > 0) & fits, cut, shapes.lengths)
+    with self._lock:
+      if epoch not in self._epochs:
+        if len(self._epochs) > 3:
+          self._epochs.pop(next(iter(self._epochs)))
+        self._epochs[epoch] = self._plan_epoch(epoch)
+      return self._epochs[epoch]
 
-      def make():
-        order = np.random.default_rng([self._seed, epoch, _ORDER])
-        return packing.plan(lengths, data.row_length, data.window, order)._asdict()
+  def _plan_epoch(self, epoch: int) -> tuple[packing.Rows, np.ndarray]:
+    shapes, data = self._source.shapes, self._data
+    rng = np.random.default_rng([self._seed, epoch, _TRUNCATION])
+    draws = rng.random((len(shapes.lengths), 2))
+    cut = corruption.truncated_length(
+      shapes.last_start, shapes.last_codes, draws, self._objective
+    )
+    # A record that is too long is left out even in the epochs in which it would be cut.
+    fits = shapes.lengths <= data.row_length
+    lengths = np.where((cut > 0) & fits, cut, shapes.lengths)
 
-      depends = [self._source.fingerprint, self._seed, epoch, data.row_length, data.window]
-      depends.append(dataclasses.asdict(self._objective))
-      arrays = cache.cached(self._source.directory, 'plan', depends, make)
-      if len(self._epochs) > 2:
-        self._epochs.pop(min(self._epochs))
-      self._epochs[epoch] = packing.Rows(**arrays), cut
-    return self._epochs[epoch]
+    def make():
+      order = np.random.default_rng([self._seed, epoch, _ORDER])
+      return packing.plan(lengths, data.row_length, data.window, order)._asdict()
+
+    objective = self._objective
+    depends = [packing.VERSION, self._source.fingerprint, self._seed, epoch, data.row_length]
+    depends += [data.window, objective.sst, objective.sst_range, objective.sst_above]
+    arrays = cache.cached(self._source.directory, 'plan', depends, make)
+    return packing.Rows(**arrays), cut
 
   def _draw(self, epoch, number, document, time) -> corruption.Draws:
     rng = np.random.default_rng([self._seed, epoch, _DOCUMENT, number])
@@ -138,13 +142,14 @@ def pack(
   row_length: int,
   mask_config: config_lib.Mask,
   objective: config_lib.Objective,
+  vocabulary: vocabulary_lib.Vocabulary,
 ) -> batch_lib.Batch:
   """One row from pairs of a document and its corrupted form, which fit into it."""
   row = empty(row_length)
   start = 0
   for document, corrupted in documents:
     end = start + len(document.tokens)
-    groups = groups_of(document, mask_config)
+    groups = mask.document_groups(document.tokens, document.spans, mask_config, vocabulary)
     row.inputs[start:end] = corrupted.inputs
     row.positions[start:end] = np.arange(end - start)
     row.kv_start[start:end] = start
@@ -155,16 +160,6 @@ def pack(
     row.normalizer[...] += 1 if objective.normalization == 'document' else corrupted.count
     start = end
   return row
-
-
-def groups_of(document, mask_config: config_lib.Mask) -> np.ndarray:
-  """Order groups of a document, int32 [n], as the mask is configured."""
-  return mask.order_groups(
-    len(document.tokens),
-    document.spans,
-    mask_config.block_size if mask_config.audio == 'block' else None,
-    ~document.responses if mask_config.causal_prompt else None,
-  )
 
 
 def empty(row_length: int) -> batch_lib.Batch:

@@ -1,7 +1,7 @@
 # Makes the virtual environment $VENV (default .venv) and installs the package into it with
 # the extras named by the arguments; for `source`. What is already there is kept.
 #
-# PYTHON names the interpreter (default: the first of python3.12, 3.13, 3.11 and python3 that
+# PYTHON names the interpreter (default: the first of python3, 3.13, 3.12 and 3.11 that
 # runs and is recent enough).
 
 VENV=${VENV:-.venv}

@@ -2,11 +2,11 @@
 # Trains on a Cloud TPU pod slice: the same command on every host of it.
 #
 #   TPU=my-pod ZONE=us-east5-a launch/tpu_pod.sh \
-#     --config=configs/tiny.py --config.data.directory=gs://... --workdir=gs://...
+#     --config=configs/tiny.py --config.data.directory=/mnt/data --workdir=/mnt/runs/a
 #
-# Copies this checkout to the hosts, installs it there with the extra [tpu], and starts
-# ttt-train with --distributed. The hosts find each other. Needs gcloud, logged in, and a TPU
-# that exists. PROJECT is optional.
+# The folders must be mounted on every host. Copies the last commit to the hosts, installs it
+# there with the extra [tpu], and starts ttt-train with --distributed: the hosts find each
+# other. Needs gcloud, logged in, and a TPU that exists. PROJECT is optional.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${TPU:?name the TPU: TPU=my-pod}" "${ZONE:?name its zone: ZONE=us-east5-a}"

@@ -27,12 +27,20 @@ class CheckpointError(errors.UserError):
 
 
 def manager(workdir: str | pathlib.Path, keep: int) -> ocp.CheckpointManager:
-  """The checkpoints under `workdir`, to write to; the latest `keep` are kept."""
+  """The checkpoints under `workdir`, to write to; the latest `keep` are kept.
+
+  Raises:
+    CheckpointError: the folder cannot be made.
+  """
   options = ocp.CheckpointManagerOptions(
     preservation_policy=ocp.checkpoint_managers.LatestN(keep),
     cleanup_tmp_directories=True,
   )
-  return ocp.CheckpointManager(pathlib.Path(workdir, DIRECTORY).absolute(), options=options)
+  where = pathlib.Path(workdir, DIRECTORY).absolute()
+  try:
+    return ocp.CheckpointManager(where, options=options)
+  except OSError as error:
+    raise CheckpointError(f'cannot write to {workdir}: {error}') from error
 
 
 def save(
@@ -116,32 +124,72 @@ def describe(config: config_lib.Config, vocabulary: str) -> dict[str, Any]:
   return {'config': config.to_dict(), 'vocabulary': vocabulary}
 
 
-def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
-  """Makes `workdir` the folder of a run, or finds that it already is.
+def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
+  """Refuses a folder that holds another run: other batches, or another network.
+
+  What may change from one start of a run to the next is how long it trains, how it is laid
+  on devices, how it decodes, and the rates of its optimizer.
 
   Raises:
-    CheckpointError: it holds a run of another model or vocabulary, or cannot be written.
+    CheckpointError: names the first setting that differs.
   """
-  workdir = pathlib.Path(workdir)
-  path = workdir / CONFIG
-  if path.exists():
-    old = json.loads(path.read_text(encoding='utf-8'))
-    for name, was, now in (
-      ('model', old['config']['model'], described['config']['model']),
-      ('vocabulary', old['vocabulary'], described['vocabulary']),
+  if '://' in str(workdir):
+    raise CheckpointError(f'{workdir}: not a folder; mount the storage and name the folder')
+  if not pathlib.Path(workdir, CONFIG).exists():
+    return
+  old = _read(workdir)
+  for name, was, now in _differences(old, described):
+    if name == 'vocabulary' or (
+      name.split('.')[0] in ('seed', 'data', 'mask', 'objective', 'model')
+      and name not in ('data.directory', 'data.threads')
     ):
-      if was != now:
-        raise CheckpointError(
-          f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'
-        )
-  if jax.process_index() == 0:
-    try:
-      assets.save(workdir / assets_lib.DIRECTORY)
-      partial = path.with_suffix('.partial')
-      partial.write_text(json.dumps(described, indent=1) + '\n', encoding='utf-8')
-      partial.replace(path)
-    except OSError as error:
-      raise CheckpointError(f'cannot write to {workdir}: {error}') from error
+      raise CheckpointError(
+        f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'
+      )
+
+
+def _differences(old: dict, new: dict):
+  """Settings that differ, by dotted name: name, old value, new value."""
+  if old['vocabulary'] != new['vocabulary']:
+    yield 'vocabulary', old['vocabulary'], new['vocabulary']
+  # JSON knows no tuples: both sides are compared as JSON has them.
+  was, now = old['config'], json.loads(json.dumps(new['config']))
+  for part in now:
+    if not isinstance(now[part], dict):
+      if was.get(part) != now[part]:
+        yield part, was.get(part), now[part]
+      continue
+    for name, value in now[part].items():
+      if was.get(part, {}).get(name) != value:
+        yield f'{part}.{name}', was.get(part, {}).get(name), value
+
+
+def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
+  """Writes what `workdir` holds: the description of the run, and its assets.
+
+  Raises:
+    CheckpointError: it cannot be written.
+  """
+  if jax.process_index() != 0:
+    return
+  path = pathlib.Path(workdir, CONFIG)
+  try:
+    assets.save(path.parent / assets_lib.DIRECTORY)
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(described, indent=1) + '\n', encoding='utf-8')
+    partial.replace(path)
+  except OSError as error:
+    raise CheckpointError(f'cannot write to {workdir}: {error}') from error
+
+
+def _read(workdir: str | pathlib.Path) -> dict:
+  """The description of the run in `workdir`."""
+  path = pathlib.Path(workdir, CONFIG)
+  try:
+    described = json.loads(path.read_text(encoding='utf-8'))
+    return {'config': described['config'], 'vocabulary': described['vocabulary']}
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise CheckpointError(f'{path}: no run is described here ({error})') from error
 
 
 def load_config(workdir: str | pathlib.Path) -> config_lib.Config:
@@ -150,12 +198,10 @@ def load_config(workdir: str | pathlib.Path) -> config_lib.Config:
   Raises:
     CheckpointError: there is no run.
   """
-  path = pathlib.Path(workdir, CONFIG)
   try:
-    described = json.loads(path.read_text(encoding='utf-8'))
-    return config_lib.from_config_dict(described['config'])
-  except (OSError, KeyError, json.JSONDecodeError) as error:
-    raise CheckpointError(f'{path}: no run is described here ({error})') from error
+    return config_lib.from_config_dict(_read(workdir)['config'])
+  except config_lib.ConfigError as error:
+    raise CheckpointError(f'{pathlib.Path(workdir, CONFIG)}: {error}') from error
 
 
 def _abstract(tree: Any) -> Any:

@@ -189,6 +189,8 @@ class Sampling:
     _positive('sampling', self, 'block_size', 'steps_per_block', 'max_text', 'max_audio')
     value = self.temperature
     _require(value >= 0, 'sampling.temperature', value, 'at least 0')
+    fits = self.block_size <= self.max_audio
+    _require(fits, 'sampling.block_size', self.block_size, 'at most max_audio')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,9 @@ class Config:
   mesh: Mesh
   sampling: Sampling
 
+  def __post_init__(self):
+    _require(self.seed >= 0, 'seed', self.seed, 'at least 0')
+
   def to_dict(self) -> dict[str, Any]:
     """Plain nested dicts; `from_config_dict` takes them back."""
     return dataclasses.asdict(self)
@@ -216,7 +221,8 @@ def from_config_dict(config: Mapping[str, Any]) -> Config:
   Raises:
     ConfigError: names the key and, where it is unknown, the nearest one that exists.
   """
-  return _build(Config, config, '')
+  values = config.to_dict() if hasattr(config, 'to_dict') else config
+  return _build(Config, values, '')
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -226,6 +232,7 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+  _require(isinstance(values, Mapping), prefix.rstrip('.'), values, 'a section of keys')
   fields = {field.name: field.type for field in dataclasses.fields(cls)}
   for key in values:
     if key not in fields:

@@ -14,6 +14,9 @@ document to the end of its group: two int32 numbers, never an [L, L] array.
 
 import numpy as np
 
+from ttt_jax import config as config_lib
+from ttt_jax import vocabulary as vocabulary_lib
+
 
 def order_groups(
   length: int,
@@ -42,6 +45,28 @@ def order_groups(
     if block_size is not None:
       begins[start:end:block_size] = True
   return (np.cumsum(begins) - 1).astype(np.int32)
+
+
+def document_groups(
+  tokens: np.ndarray,
+  spans: np.ndarray,
+  config: config_lib.Mask,
+  vocabulary: vocabulary_lib.Vocabulary,
+) -> np.ndarray:
+  """Order groups of a document, whole or still growing, as the mask is configured.
+
+  Args:
+    tokens: int [n].
+    spans: int [spans, 2], its audio spans.
+    config: what an audio token sees.
+    vocabulary: tells prompt spans, by their end token, from response spans.
+
+  Returns:
+    int32 [n].
+  """
+  block_size = config.block_size if config.audio == 'block' else None
+  causal = tokens[spans[:, 1] - 1] == vocabulary.end_prompt if config.causal_prompt else None
+  return order_groups(len(tokens), spans, block_size, causal)
 
 
 def group_ends(groups: np.ndarray) -> np.ndarray:

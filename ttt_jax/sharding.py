@@ -62,6 +62,50 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch: batch_lib.Batch, mesh: Mesh) -> batch_lib.Batch:
-  """A global batch on the mesh, from the rows that this process holds."""
-  return jax.tree.map(jax.make_array_from_process_local_data, of_batch(mesh), batch)
+def shard_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+  """Which part of each global batch this process must load: its number, and how many.
+
+  Processes that hold the same rows load the same part.
+
+  Raises:
+    ConfigError: the rows cannot be divided among the devices, or lie scattered.
+  """
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size % ways:
+    raise config_lib.ConfigError(
+      f'config.data.batch_size is {batch_size}, but must be a multiple of '
+      f'mesh.data * mesh.fsdp = {ways}'
+    )
+  rows = of_batch(mesh).normalizer.addressable_devices_indices_map((batch_size,))
+  parts = {(part.start or 0, part.stop or batch_size) for (part,) in rows.values()}
+  start, stop = min(first for first, _ in parts), max(last for _, last in parts)
+  size = sum(last - first for first, last in parts)
+  if stop - start != size or start % size or batch_size % size:
+    raise config_lib.ConfigError(
+      f'config.mesh gives process {jax.process_index()} scattered rows of a batch: {parts}'
+    )
+  return start // size, batch_size // size
+
+
+def put_batch(batch: batch_lib.Batch, mesh: Mesh, batch_size: int) -> batch_lib.Batch:
+  """A global batch of `batch_size` rows on the mesh, from the part that this process loads."""
+
+  def put(where: NamedSharding, array: np.ndarray) -> jax.Array:
+    shape = (batch_size, *array.shape[1:])
+    return jax.make_array_from_process_local_data(where, array, shape)
+
+  return jax.tree.map(put, of_batch(mesh), batch)
+
+
+def check_model(config: config_lib.Model, mesh: Mesh) -> None:
+  """Raises ConfigError if the model cannot be cut along `tensor` or `fsdp`."""
+  for axis, names in (
+    ('tensor', ('heads', 'kv_heads', 'mlp_width', 'vocabulary_multiple')),
+    ('fsdp', ('width',)),
+  ):
+    for name in names:
+      if getattr(config, name) % mesh.shape[axis]:
+        raise config_lib.ConfigError(
+          f'config.model.{name} is {getattr(config, name)}, but must be a multiple of '
+          f'mesh.{axis} = {mesh.shape[axis]}'
+        )

@@ -58,12 +58,14 @@ def test_packed_documents_are_as_if_alone():
   np.testing.assert_allclose(packed[:, LENGTH:], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize('remat', [False, True])
-def test_remat_changes_nothing(remat):
-  model, params = make(remat=remat)
-  reference, _ = make(remat=False)
-  out = [m.apply({'params': params}, *inputs()) for m in (model, reference)]
-  np.testing.assert_allclose(*out, atol=1e-6)
+def test_remat_changes_no_gradient():
+  _, params = make()
+  gradients = [
+    jax.grad(lambda p, m=m: jnp.sum(m.apply({'params': p}, *inputs()) ** 2))(params)
+    for m in (make(remat=True)[0], make(remat=False)[0])
+  ]
+  for a, b in zip(*map(jax.tree.leaves, gradients)):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 def test_rotation_keeps_norms_and_depends_on_differences_alone():

@@ -31,9 +31,11 @@ def packed_row(rng, length):
   return start, end, mask.visible(documents, groups)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(
-  seed=st.integers(0, 10**6), length=st.integers(8, 24), heads=st.sampled_from([(2, 2), (4, 2)])
+  seed=st.integers(0, 10**6),
+  length=st.sampled_from([8, 13, 24]),
+  heads=st.sampled_from([(2, 2), (4, 2)]),
 )
 def test_values_and_gradients_are_those_of_the_rule(seed, length, heads):
   rng = np.random.default_rng(seed)

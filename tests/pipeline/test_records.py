@@ -55,6 +55,7 @@ def test_contradicting_records_are_refused(assets, documents, tmp_path):
   for broken, match in (
     (document._replace(spans=document.spans[:-1]), 'spans'),
     (document._replace(targets=document.targets[:-1]), 'target flag'),
+    (document._replace(targets=document.targets & False), 'has no target'),
   ):
     with pytest.raises(DataError, match=match):
       write(tmp_path / 'data', assets, [broken])
@@ -81,6 +82,14 @@ def test_a_place_that_cannot_be_written_is_named(assets, documents, tmp_path):
   blocked.write_text('in the way')
   with pytest.raises(DataError, match='cannot write the data set to .*file/data'):
     write(blocked / 'data', assets, documents[:1])
+
+
+def test_a_folder_of_something_else_is_not_deleted(assets, documents, tmp_path):
+  (tmp_path / 'data').mkdir()
+  (tmp_path / 'data' / 'precious.wav').write_bytes(b'sound')
+  with pytest.raises(DataError, match='holds something else'):
+    write(tmp_path / 'data', assets, documents[:1])
+  assert (tmp_path / 'data' / 'precious.wav').exists()
 
 
 def test_equal_records_have_equal_fingerprints(assets, documents, tmp_path):

@@ -138,20 +138,25 @@ def test_limits_end_spans_and_answers(assets):
   assert d.done and not d.complete
 
 
-def test_the_view_is_the_mask_of_training(assets):
-  script = Script(assets)
-  v, d = script.v, script.dialogue
-  script.text(v.begin_last)
-  tokens, ends = d.view()
-  start = len(tokens) - 4
-  assert ends[start:].tolist() == [len(tokens)] * 4
-  assert ends[:start].tolist() == list(range(1, start + 1))
+@pytest.mark.parametrize('audio,causal', [('span', False), ('block', False), ('span', True)])
+def test_the_view_is_the_mask_of_training(assets, documents, audio, causal):
+  config = make_config(mask__audio=audio, mask__block_size=3, mask__causal_prompt=causal)
+  for document in documents[:20]:
+    grown = dialogue.Dialogue(
+      document.tokens[:5], assets.vocabulary, config.sampling, config.mask
+    )
+    grown.tokens = document.tokens.tolist()
+    prompts = ~document.responses if causal else None
+    block = 3 if audio == 'block' else None
+    order = mask.order_groups(len(document.tokens), document.spans, block, prompts)
+    np.testing.assert_array_equal(grown.view()[1], mask.group_ends(order))
 
 
 def test_a_prompt_with_an_unknown_token_is_refused(assets):
   config = make_config()
-  with pytest.raises(ValueError, match='the prompt: token 999999'):
-    dialogue.Dialogue(np.array([999_999]), assets.vocabulary, config.sampling, config.mask)
+  for prompt, match in ((np.array([999_999]), 'the prompt: token 999999'), ([], 'empty')):
+    with pytest.raises(ValueError, match=match):
+      dialogue.Dialogue(prompt, assets.vocabulary, config.sampling, config.mask)
 
 
 @given(st.integers(1, 40), st.integers(1, 50))

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import make_config
+from flax import linen as nn
 
 from data_pipelines import loader, rows
 from ttt_jax import checkpoint, sharding
@@ -99,16 +100,46 @@ def test_metrics_are_complete(finished):
   assert list(workdir.glob('events.out.tfevents.*'))
 
 
-def test_another_model_or_vocabulary_in_the_folder_is_refused(finished, toy_data):
+@pytest.mark.parametrize(
+  'change',
+  [
+    'model__layers=3',
+    'seed=7',
+    'mask__audio=block',
+    'data__row_length=64',
+    'objective__ppm=0.5',
+  ],
+)
+def test_another_run_in_the_folder_is_refused_and_changes_nothing(finished, toy_data, change):
   _, workdir, _ = finished
-  with pytest.raises(checkpoint.CheckpointError, match='another model'):
-    train.train(config_for(toy_data, train__steps=6, model__layers=3), workdir)
+  before = (workdir / checkpoint.CONFIG).read_text()
+  key, value = change.split('=')
+  value = value if value == 'block' else float(value) if '.' in value else int(value)
+  with pytest.raises(checkpoint.CheckpointError, match='another ' + key.replace('__', '.')):
+    train.train(config_for(toy_data, train__steps=6, **{key: value}), workdir)
+  assert (workdir / checkpoint.CONFIG).read_text() == before
+
+
+def test_another_vocabulary_in_the_folder_is_refused(finished):
+  config, workdir, _ = finished
+  with pytest.raises(checkpoint.CheckpointError, match='another vocabulary .*now other'):
+    checkpoint.refuse_another(workdir, checkpoint.describe(config, 'other'))
+
+
+def test_a_failed_start_leaves_the_description_alone(finished, toy_data):
+  _, workdir, _ = finished
+  before = (workdir / checkpoint.CONFIG).read_text()
+  with pytest.raises(config_lib.ConfigError):
+    train.train(config_for(toy_data, train__steps=6, mesh__data=3), workdir)
+  assert (workdir / checkpoint.CONFIG).read_text() == before
 
 
 def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
   (tmp_path / 'file').write_text('in the way')
   with pytest.raises(checkpoint.CheckpointError, match='cannot write to .*file/run'):
     train.train(config_for(toy_data, train__steps=2), tmp_path / 'file' / 'run')
+  with pytest.raises(checkpoint.CheckpointError, match='not a folder'):
+    train.train(config_for(toy_data, train__steps=2), 'gs://bucket/run')
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
     checkpoint.restore_params(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='config.json'):
@@ -126,7 +157,7 @@ def one_step(source, config, devices):
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []
   for batch in loader.batches(made, config.data.batch_size, 2):
-    current, sums, norm = step(current, sharding.put_batch(batch, mesh))
+    current, sums, norm = step(current, sharding.put_batch(batch, mesh, 8))
     out.append((float(sums.objective / sums.normalizer), float(norm)))
   return out, jax.device_get(current.params), shardings
 
@@ -156,7 +187,7 @@ def test_training_learns(source):
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   found = []
   for batch in loader.batches(made, 8, 30):
-    current, sums, _ = step(current, sharding.put_batch(batch, mesh))
+    current, sums, _ = step(current, sharding.put_batch(batch, mesh, 8))
     found.append(float(sums.text_loss / sums.text_count))
   assert found[-1] < 0.6 * found[0]
 
@@ -167,7 +198,33 @@ def test_meshes_that_do_not_fit_the_devices_are_refused():
   assert sharding.make_mesh(make_config(mesh__tensor=2).mesh).shape['data'] == 4
 
 
-def test_weight_decay_and_muon_move_matrices_only():
+def test_batches_and_models_that_cannot_be_cut_are_refused():
+  mesh = sharding.make_mesh(make_config(mesh__data=2, mesh__tensor=4).mesh)
+  with pytest.raises(config_lib.ConfigError, match='config.data.batch_size is 7'):
+    sharding.shard_of_process(mesh, 7)
+  assert sharding.shard_of_process(mesh, 8) == (0, 1)
+  with pytest.raises(config_lib.ConfigError, match='config.model.kv_heads is 2'):
+    sharding.check_model(make_config().model, mesh)
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_decay_moves_matrices_alone(name):
+  config = make_config(optimizer__name=name, optimizer__weight_decay=0.5).optimizer
+  model = transformer.Transformer(make_config().model, 50)
+  ids = np.zeros((1, 2), np.int32)
+  params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
+  rule = optimizer.make(config, 10)
+  zeros = jax.tree.map(np.zeros_like, params)
+  moments = rule.init(params)
+  for _ in range(2):  # the rate of the first step is 0
+    updates, moments = rule.update(zeros, moments, params)
+  for path, update in jax.tree_util.tree_leaves_with_path(updates):
+    last = path[-1].key
+    still = last == 'scale' or last.endswith('_bias')
+    assert (np.abs(update).max() == 0) == still, path
+
+
+def test_weight_decay_knows_matrices():
   model = transformer.Transformer(make_config().model, 50)
   ids = np.zeros((1, 2), np.int32)
   params = jax.eval_shape(model.init, jax.random.key(0), ids, ids, ids, ids + 1)['params']

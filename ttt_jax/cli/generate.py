@@ -37,12 +37,15 @@ def main():
   changes = {name: value for name, value in changes.items() if value is not None}
   sampling = checkpoint.load_config(_CHECKPOINT.value).sampling
   sampling = dataclasses.replace(sampling, **changes)
-  recording = _TRANSCRIBE.value or _ASK.value
-  wave, rate = audio_io.read_wav(recording) if recording else (None, None)
+  if _SEED.value < 0:
+    raise errors.UserError('--seed must be at least 0')
+  if _SPEAK.value is None:
+    recording = _ASK.value if _TRANSCRIBE.value is None else _TRANSCRIBE.value
+    wave, rate = audio_io.read_wav(recording)
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)
   if _SPEAK.value is not None:
     reply = session.speak(_SPEAK.value, _VOICE.value)
-  elif _TRANSCRIBE.value:
+  elif _TRANSCRIBE.value is not None:
     reply = session.transcribe(wave, rate)
   else:
     reply = session.ask(wave, rate, _VOICE.value)

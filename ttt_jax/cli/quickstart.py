@@ -122,6 +122,7 @@ def main():
   """Reads the flags."""
   folder = pathlib.Path(_FOLDER.value + ('-fast' if _FAST.value else ''))
   world, config, note = prepare.settings_from_flags(), _CONFIG.value, ''
+  settings.checked(config)
   if _FAST.value:
     config, world = shorten(config, world)
     note = FAST_NOTE

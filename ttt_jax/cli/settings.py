@@ -1,9 +1,10 @@
 """What the command-line tools share: the flag --config, and how errors are shown."""
 
+import logging as std_logging
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ttt_jax import config as config_lib
@@ -41,7 +42,13 @@ def run(main: Callable) -> None:
     except errors.UserError as error:
       sys.exit(f'error: {error}')
 
+  logging.get_absl_handler().addFilter(_ours)
   app.run(guarded, flags_parser=_parse)
+
+
+def _ours(record) -> bool:
+  """Whether a line of the log is for the user: libraries may warn, but not chat."""
+  return record.levelno >= std_logging.WARNING or 'ttt_jax' in record.pathname
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -23,28 +23,27 @@ def evaluate(checkpoint: str, data: str, split: str, out: str, **more) -> dict:
     out: folder, which is made.
     **more: goes into the results: seconds of earlier stages, the command.
   """
+  folder = pathlib.Path(out)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.UserError(f'cannot write to --out={out}: {error}') from error
   session = session_lib.Session.load(checkpoint)
   source = records.Source(data, split)
   started = time.monotonic()
   heard = judge.hear_all(session, source)
   results = judge.figures(heard)
-  config = session.config
   results |= likelihood.measure(
     session.model,
     session.params,
     [source[i].document for i in range(len(source))],
     session.assets.vocabulary,
-    config.mask,
-    config.objective,
+    session.config.mask,
+    session.config.objective,
   )
-  seconds = more.pop('seconds', {}) | {'evaluate': time.monotonic() - started}
+  seconds = more.pop('seconds', {}) | {'evaluate': round(time.monotonic() - started, 1)}
   results |= {'seconds': seconds, 'versions': report.versions(), **more}
-  folder = pathlib.Path(out)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    report.write(folder / REPORT, results, heard, session, checkpoint, data, split)
-    text = json.dumps(results, indent=1) + '\n'
-    (folder / RESULTS).write_text(text, encoding='utf-8')
-  except OSError as error:
-    raise errors.UserError(f'cannot write to --out={out}: {error}') from error
+  text = json.dumps(results, indent=1) + '\n'
+  (folder / RESULTS).write_text(text, encoding='utf-8')
+  report.write(folder / REPORT, results, heard, session, checkpoint, data, split)
   return results

@@ -49,8 +49,14 @@ class Heard(NamedTuple):
 
 
 def prompt_of(record: records.Record) -> np.ndarray:
-  """What a record gives the model, int32 [n]: all before its first target."""
-  return record.document.tokens[: int(np.argmax(record.document.targets))]
+  """What a record gives the model, int32 [n]: all before its last answer."""
+  return record.document.tokens[: _answer_start(record)]
+
+
+def _answer_start(record: records.Record) -> int:
+  targets = record.document.targets
+  begins = targets & ~np.append(False, targets[:-1])
+  return int(np.flatnonzero(begins)[-1])
 
 
 def hear_all(session: session_lib.Session, source: records.Source) -> list[Heard]:
@@ -89,7 +95,8 @@ def _hear(record, answer, session, directory: pathlib.Path, listener) -> Heard:
   rate = assets.codec.sample_rate
   parts = assets.template.parts(answer.tokens)
   codes = [part for part in parts if not isinstance(part, str)]
-  spans = record.document.spans[record.document.responses]
+  spans = record.document.spans
+  spans = spans[spans[:, 0] >= _answer_start(record)]
   reference = [assets.vocabulary.to_codes(record.document.tokens[a:b]) for a, b in spans]
   wave, codec = _decode(assets, codes), _decode(assets, reference)
   original, heard_original = np.zeros(0, np.float32), ''
@@ -140,7 +147,8 @@ def figures(heard: Sequence[Heard]) -> dict[str, Any]:
   out = {}
   if speak := of(assets_lib.SPEAK):
     out['tts_wer'] = wer(speak, lambda item: item.heard)
-    out['tts_wer_floor_original'] = wer(speak, lambda item: item.heard_original)
+    if recorded := [item for item in speak if len(item.original)]:
+      out['tts_wer_floor_original'] = wer(recorded, lambda item: item.heard_original)
     out['tts_wer_floor_codec'] = wer(speak, lambda item: item.heard_codec)
     out['tts_records'] = len(speak)
   if transcribe := of(assets_lib.TRANSCRIBE):
@@ -150,7 +158,8 @@ def figures(heard: Sequence[Heard]) -> dict[str, Any]:
     # The answer may explain itself: its text must end in what it is to say.
     out['qa_text_accuracy'] = right(answer, _last_words)
     out['qa_audio_accuracy'] = right(answer, lambda item: item.heard)
-    out['qa_audio_ceiling_original'] = right(answer, lambda item: item.heard_original)
+    if recorded := [item for item in answer if len(item.original)]:
+      out['qa_audio_ceiling_original'] = right(recorded, lambda item: item.heard_original)
     out['qa_audio_ceiling_codec'] = right(answer, lambda item: item.heard_codec)
     out['qa_records'] = len(answer)
   out['cut_short'] = sum(not item.complete for item in heard)

@@ -1,7 +1,7 @@
 """Likelihood of held-out records: text exactly, audio by the bound of the diffusion.
 
-Text is scored left to right, all audio before it clean. Of an audio span of n tokens, the
-negative log-likelihood is at most
+Text is scored left to right, all audio before it clean. Of an audio span whose length n is
+given, the negative log-likelihood is at most
 
     E_k [ n / k * sum of the cross-entropies of k tokens masked at random ],  k uniform in 1..n,
 
@@ -97,8 +97,8 @@ def measure(
         count = 1 + int((draw + offset) / samples * size)
         noisy.append(exact_count(document, span, count, rng, objective, vocabulary))
   score = jax.jit(_scorer(model, vocabulary))
-  text, targets = _total(score, params, clean, mask, objective)
-  audio, _ = _total(score, params, noisy, mask, objective)
+  text, targets = _total(score, params, clean, mask, objective, vocabulary)
+  audio, _ = _total(score, params, noisy, mask, objective, vocabulary)
   out = {'text_targets': targets, 'audio_tokens': audio_tokens}
   if targets:
     out['text_nats'] = text / targets
@@ -118,19 +118,19 @@ def _scorer(model, vocabulary):
   return score
 
 
-def _total(score, params, documents, mask, objective) -> tuple[float, int]:
+def _total(score, params, documents, mask, objective, vocabulary) -> tuple[float, int]:
   """Weighted cross-entropy and number of text targets of all documents."""
-  totals = [score(params, batch) for batch in _batches(documents, mask, objective)]
+  totals = [score(params, batch) for batch in _batches(documents, mask, objective, vocabulary)]
   totals = np.array(jax.device_get(totals), np.float64).reshape(-1, 2).sum(0)
   return float(totals[0]), int(totals[1])
 
 
-def _batches(documents, mask, objective) -> Iterator[batch_lib.Batch]:
+def _batches(documents, mask, objective, vocabulary) -> Iterator[batch_lib.Batch]:
   """One document a row, those of like length together."""
   ordered = sorted(documents, key=lambda pair: len(pair[0].tokens))
   for first in range(0, len(ordered), _BATCH):
     chosen = ordered[first : first + _BATCH]
     length = -(-len(chosen[-1][0].tokens) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-    made = [rows.pack([pair], length, mask, objective) for pair in chosen]
+    made = [rows.pack([pair], length, mask, objective, vocabulary) for pair in chosen]
     made += [rows.empty(length)] * (_BATCH - len(made))
     yield batch_lib.Batch(*(np.stack(arrays) for arrays in zip(*made)))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ttt_jax import errors
 from ttt_jax.codecs import audio_io, spectrogram
 
 _PADDING = 0.4  # seconds around what is heard, also filled with noise
@@ -46,7 +47,7 @@ class Recogniser:
     )
     for word in words:
       if not re.fullmatch(r"[a-z]+(?:'[a-z]+)*", word) or not self._decoder.lookup_word(word):
-        raise ValueError(f'the recogniser knows no pronunciation of {word!r}')
+        raise errors.UserError(f'the recogniser knows no pronunciation of {word!r}')
     utterance = f'({" | ".join(words)})' + ('' if single else '+')
     grammar = f'#JSGF V1.0;\ngrammar words;\npublic <utterance> = {utterance};\n'
     self._decoder.add_jsgf_string('words', grammar)

@@ -85,7 +85,7 @@ def _card(item: judge.Heard, sample_rate: int, limit: int, question: str | None)
     about['Question'] = question
   about['Should say'] = item.reference
   if answers:
-    about['Wrote'] = transcripts.marked(item.reference, item.text)
+    about['Wrote'] = item.text
   if not item.complete:
     about['Ended'] = 'by a limit, not by itself'
   sounds = (

@@ -17,6 +17,7 @@ from ttt_jax.model import transformer
 from ttt_jax.sampling import dialogue as dialogue_lib
 from ttt_jax.sampling import draw
 
+_TOGETHER = 128  # prompts that are answered at a time
 _LENGTH_MULTIPLE = 64  # rows are padded to it, so that few shapes are compiled
 
 
@@ -72,6 +73,13 @@ class Decoder:
       seeds: one a prompt, for drawing; by default their numbers.
     """
     seeds = range(len(prompts)) if seeds is None else seeds
+    answers = []
+    for first in range(0, len(prompts), _TOGETHER):
+      chosen = slice(first, first + _TOGETHER)
+      answers += self._answer(prompts[chosen], seeds[chosen])
+    return answers
+
+  def _answer(self, prompts: Sequence[np.ndarray], seeds: Sequence[int]) -> list[Answer]:
     rows = [
       dialogue_lib.Dialogue(prompt, self._vocabulary, self._sampling, self._mask)
       for prompt in prompts

@@ -33,8 +33,10 @@ class Dialogue:
     """Starts behind `prompt` (int [n], not empty): in audio if it ends by beginning some.
 
     Raises:
-      VocabularyError: the prompt has an unknown token.
+      VocabularyError: the prompt is empty, or has an unknown token.
     """
+    if not len(prompt):
+      raise vocabulary_lib.VocabularyError('the prompt is empty')
     vocabulary.check(prompt, 'the prompt')
     self._vocabulary, self._sampling, self._mask = vocabulary, sampling, mask
     self.tokens = [int(i) for i in prompt]
@@ -72,12 +74,7 @@ class Dialogue:
     """Tokens and `kv_end`, int32 [n] each: what the network reads (`kv_start` is 0)."""
     tokens = np.array(self.tokens, np.int32)
     spans = self._vocabulary.spans(tokens)
-    groups = mask_lib.order_groups(
-      len(tokens),
-      spans,
-      self._mask.block_size if self._mask.audio == 'block' else None,
-      spans[:, 0] < self._prompt_length if self._mask.causal_prompt else None,
-    )
+    groups = mask_lib.document_groups(tokens, spans, self._mask, self._vocabulary)
     return tokens, mask_lib.group_ends(groups)
 
   def advance(self, ids: np.ndarray, confidence: np.ndarray) -> None:

@@ -18,19 +18,21 @@ from ttt_jax.training import step as step_lib
 def train(
   config: config_lib.Config,
   assets: assets_lib.Assets,
-  batches: Callable[[int], Iterator[batch_lib.Batch]],
+  batches: Callable[[int, int, int], Iterator[batch_lib.Batch]],
   workdir: str | pathlib.Path,
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
 
   A run that was stopped goes on from its latest checkpoint: 1. a fresh state is laid out,
-  for its shapes; 2. the latest checkpoint, if any, replaces it; 3. the batches start at its
-  step. The batches are a function of the step, so nothing else needs to be restored.
+  for its shapes; 2. the latest checkpoint, if any, replaces it; 3. the folder's description
+  is written; 4. the batches start at the state's step. They are a function of the step, so
+  nothing else needs to be restored.
 
   Args:
     config: all settings.
     assets: of the data.
-    batches: from a first step, yields this process's slice of each global batch.
+    batches: from a first step, a part's number and the number of parts, yields that part of
+      each global batch.
     workdir: folder of the run.
 
   Raises:
@@ -38,8 +40,10 @@ def train(
     ConfigError: the mesh does not fit the devices.
   """
   about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  checkpoint.claim(workdir, about, assets)
+  checkpoint.refuse_another(workdir, about)
   mesh = sharding.make_mesh(config.mesh)
+  sharding.check_model(config.model, mesh)
+  parts = sharding.shard_of_process(mesh, config.data.batch_size)
   model = transformer.Transformer(config.model, assets.vocabulary.size)
   transformation = optimizer.make(config.optimizer, config.train.steps)
   current, shardings = state.make(model, transformation, mesh, config.seed)
@@ -50,16 +54,23 @@ def train(
       done, *trees = checkpoint.restore(checkpoints, current.params, current.optimizer)
       current = state.State(jax.device_put(jax.numpy.int32(done), shardings.step), *trees)
       logging.info('going on from step %d', done)
-    return _run(config, step, current, batches, mesh, checkpoints, workdir, about)
+    checkpoint.claim(workdir, about, assets)
+    stream = batches(int(current.step), *parts)
+    return _run(
+      config, step, current, stream, mesh, checkpoints, workdir, about, assets.vocabulary.size
+    )
 
 
-def _run(config, step, current, batches, mesh, checkpoints, workdir, about):
+def _run(config, step, current, stream, mesh, checkpoints, workdir, about, vocabulary_size):
   start, last = int(current.step), config.train.steps
   rate = optimizer.learning_rate(config.optimizer, last)
   writer = metrics.Writer(workdir, last, start, enabled=jax.process_index() == 0)
   try:
-    for number, batch in enumerate(batches(start), start + 1):
-      current, sums, norm = step(current, sharding.put_batch(batch, mesh))
+    for number, batch in enumerate(stream, start + 1):
+      if number == start + 1:
+        batch_lib.check(batch, vocabulary_size)
+      batch = sharding.put_batch(batch, mesh, config.data.batch_size)
+      current, sums, norm = step(current, batch)
       writer.add(sums, norm)
       if number % config.train.log_every == 0 or number == last:
         writer.report(number, learning_rate=float(rate(number - 1)))

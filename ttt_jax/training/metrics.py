@@ -44,7 +44,7 @@ class Writer:
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
     self._enabled = enabled
     self._added = None
-    self._since, self._since_step = time.monotonic(), start
+    self._since = time.monotonic()
     if enabled:
       self._path = pathlib.Path(directory, 'metrics.jsonl')
       self._board = tensorboardX.SummaryWriter(str(directory))
@@ -61,13 +61,17 @@ class Writer:
     """Writes the figures of the steps since the last report; `more` are added to them."""
     added, self._added = self._added, None
     # The first fetch waits for the device: the clock is read after it.
-    sums = losses.Sums(*(np.sum([np.asarray(s[i]) for s, _ in added], 0) for i in range(9)))
+    sums = losses.Sums(
+      *(
+        np.sum([np.asarray(s[i]) for s, _ in added], 0) for i in range(len(losses.Sums._fields))
+      )
+    )
     now = time.monotonic()
     figures = summarize(sums)
     figures['gradient_norm'] = float(np.mean([np.asarray(norm) for _, norm in added]))
     figures['tokens_per_second'] = float(sums.filled / (now - self._since))
     figures |= more
-    self._since, self._since_step = now, step
+    self._since = now
     if self._enabled:
       with self._path.open('a', encoding='utf-8') as lines:
         lines.write(json.dumps({'step': step, **figures}) + '\n')

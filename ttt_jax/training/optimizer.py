@@ -39,26 +39,22 @@ def make(config: config_lib.Optimizer, steps: int) -> optax.GradientTransformati
   moves the rest, embeddings included.
   """
   rate = learning_rate(config, steps)
-  if config.name == 'adamw':
-    rule = optax.adamw(
-      rate,
-      b1=config.beta1,
-      b2=config.beta2,
-      weight_decay=config.weight_decay,
-      mask=is_matrix,
-    )
-  else:
-    rule = contrib.muon(
+  rule = adamw = optax.adamw(
+    rate,
+    b1=config.beta1,
+    b2=config.beta2,
+    weight_decay=config.weight_decay,
+    mask=is_matrix,
+  )
+  if config.name == 'muon':
+    muon = contrib.muon(
       rate,
       beta=config.muon_beta,
       weight_decay=config.weight_decay,
-      weight_decay_mask=is_matrix,
-      adam_b1=config.beta1,
-      adam_b2=config.beta2,
-      adam_weight_decay=config.weight_decay,
       muon_weight_dimension_numbers=_dimensions,
       consistent_rms=0.2,  # the size of AdamW's updates: one learning rate serves both
     )
+    rule = optax.partition({'muon': muon, 'adamw': adamw}, _rules)
   return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
 
 
@@ -71,12 +67,20 @@ def is_matrix(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def _dimensions(params: Any) -> Any:
-  """For Muon: the axes of each matrix that it is to move; None for other parameters."""
+def _rules(params: Any) -> Any:
+  """Which rule moves each parameter."""
 
-  def one(path, _):
-    axes = _MATRICES.get(_name(path))
-    return contrib.MuonDimensionNumbers(*axes) if axes else None
+  def one(path, _) -> str:
+    return 'muon' if _name(path) in _MATRICES else 'adamw'
+
+  return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _dimensions(params: Any) -> Any:
+  """The axes of the matrices that Muon moves; there are no others in `params`."""
+
+  def one(path, _) -> contrib.MuonDimensionNumbers:
+    return contrib.MuonDimensionNumbers(*_MATRICES[_name(path)])
 
   return jax.tree_util.tree_map_with_path(one, params)
 

@@ -59,7 +59,7 @@ def make(
   compiled = jax.jit(
     step,
     in_shardings=(shardings, sharding.of_batch(mesh)),
-    out_shardings=(shardings, None, None),
+    out_shardings=(shardings, sharding.replicated(mesh), sharding.replicated(mesh)),
     donate_argnums=0,
   )
 

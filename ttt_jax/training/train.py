@@ -2,8 +2,6 @@
 
 import pathlib
 
-import jax
-
 from data_pipelines import loader, records, rows
 from ttt_jax import config as config_lib
 from ttt_jax.training import loop, state
@@ -19,14 +17,14 @@ def train(config: config_lib.Config, workdir: str | pathlib.Path) -> state.State
   source = records.Source(data.directory, data.split)
   stream = rows.Rows(source, data, config.mask, config.objective, config.seed)
 
-  def batches(start: int):
+  def batches(start: int, part: int, parts: int):
     return loader.batches(
       stream,
       data.batch_size,
       config.train.steps,
       start=start,
-      process=jax.process_index(),
-      processes=jax.process_count(),
+      process=part,
+      processes=parts,
       threads=data.threads,
     )
 
