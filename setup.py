@@ -42,7 +42,15 @@ setuptools.setup(
   extras_require={
     # The embedded little world: a speaker, and an independent listener that judges.
     'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
-    'test': ['hypothesis>=6.140', 'pytest>=8.4', 'pytest-xdist>=3.8', 'ruff>=0.15'],
+    # torch and transformers are the oracle of the network; the package never imports them.
+    'test': [
+      'hypothesis>=6.140',
+      'pytest>=8.4',
+      'pytest-xdist>=3.8',
+      'ruff>=0.15',
+      'torch==2.13.0',
+      'transformers>=5.0',
+    ],
     'tpu': ['jax[tpu]>=0.10.2'],
     'gpu': ['jax[cuda13]>=0.10.2'],
   },

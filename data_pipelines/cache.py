@@ -28,10 +28,9 @@ def cached(
   key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
   path = pathlib.Path(directory, 'cache', f'{name}-{key}.npz')
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      return dict(stored)
-  except FileNotFoundError:
-    pass
+    if path.exists():
+      with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
   except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
     logging.warning('%s is damaged (%s): making it again', path, error)
   arrays = make()

@@ -18,7 +18,7 @@ from ttt_jax.codecs import audio_io
 
 ROOT = pathlib.Path(quickstart.__file__).parents[2]
 WORLD = prepare.Settings(
-  voices=1, strings=30, tests=3, codes=48, frames=4, seed=0, ask_every=60, answer_every=40
+  voices=2, strings=30, tests=3, codes=48, frames=4, seed=0, ask_every=60, answer_every=40
 )
 
 
@@ -71,6 +71,8 @@ def test_the_whole_loop_leaves_its_results(folder):
   assert set(results['seconds']) == {'install', 'prepare', 'train', 'evaluate'}
   assert results['note'] == 'a note' and results['command'] and results['versions']
   assert '<html' in (folder / 'report.html').read_text()
+  prompts = json.loads((folder / 'run' / 'assets' / 'prompts.json').read_text())
+  assert prompts['speak'] == ['speak voice one', 'speak voice two']
   lines = (folder / 'run' / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == [2, 4]
 

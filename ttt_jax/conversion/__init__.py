@@ -1,0 +1,1 @@
+"""Parameters from and to the layout of Hugging Face checkpoints."""
