@@ -48,6 +48,8 @@ def run(main: Callable) -> None:
 
 def _ours(record) -> bool:
   """Whether a line of the log is for the user: libraries may warn, but not chat."""
+  if 'orbax' in record.pathname:  # it warns of what is as it should be
+    return record.levelno >= std_logging.ERROR
   return record.levelno >= std_logging.WARNING or 'ttt_jax' in record.pathname
 
 
