@@ -224,6 +224,25 @@ def test_decay_moves_matrices_alone(name):
     assert (np.abs(update).max() == 0) == still, path
 
 
+def test_muon_orthogonalizes_the_updates_of_matrices():
+  model = transformer.Transformer(make_config().model, 50)
+  ids = np.zeros((1, 2), np.int32)
+  params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
+  rng = np.random.default_rng(0)
+  gradient = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+  spread = {}
+  for name in ('adamw', 'muon'):
+    rule = optimizer.make(make_config(optimizer__name=name).optimizer, 10)
+    moments = rule.init(params)
+    for _ in range(2):  # the rate of the first step is 0
+      updates, moments = rule.update(gradient, moments, params)
+    layers = updates['layers']
+    out = layers['attention']['out'][0].reshape(-1, 32)
+    values = [np.linalg.svd(x, compute_uv=False) for x in (layers['mlp']['gate'][0], out)]
+    spread[name] = max(float(v.max() / v.min()) for v in values)
+  assert spread['muon'] < 2 < spread['adamw']
+
+
 def test_weight_decay_knows_matrices():
   model = transformer.Transformer(make_config().model, 50)
   ids = np.zeros((1, 2), np.int32)
