@@ -112,6 +112,7 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
     (['--transcribe={nan}'], 'nan'),
     (['--transcribe={text}'], 'not a readable sound file'),
     (['--speak=one'], '--speak needs --out'),
+    (['--speak= ', '--out={missing}'], '--speak has no text'),
     ([], 'give one of --speak'),
     (['--speak=one', '--out={missing}', '--voice=3'], 'no prompt for voice 3'),
     (['--speak=one', '--out={missing}', '--temperature=-1'], 'config.sampling.temperature'),

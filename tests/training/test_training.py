@@ -146,19 +146,20 @@ def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
     checkpoint.load_config(tmp_path)
 
 
-def one_step(source, config, devices):
-  """Loss, gradient norm and parameters after two steps on a mesh of `devices`."""
+def run_steps(source, config, devices, steps):
+  """Sums and gradient norms of some steps on a mesh of `devices`; parameters; shardings."""
   mesh = sharding.make_mesh(config.mesh, devices)
   vocabulary = source.assets.vocabulary
   model = transformer.Transformer(config.model, vocabulary.size)
-  tx = optimizer.make(config.optimizer, 10)
+  tx = optimizer.make(config.optimizer, max(10, steps))
   current, shardings = state.make(model, tx, mesh, 0)
   step = step_lib.make(model, vocabulary, tx, mesh, shardings)
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []
-  for batch in loader.batches(made, config.data.batch_size, 2):
-    current, sums, norm = step(current, sharding.put_batch(batch, mesh, 8))
-    out.append((float(sums.objective / sums.normalizer), float(norm)))
+  for batch in loader.batches(made, config.data.batch_size, steps):
+    batch = sharding.put_batch(batch, mesh, config.data.batch_size)
+    current, sums, norm = step(current, batch)
+    out.append((sums, float(norm)))
   return out, jax.device_get(current.params), shardings
 
 
@@ -166,10 +167,12 @@ def one_step(source, config, devices):
 def test_eight_devices_agree_with_one(source, name):
   changes = {'optimizer__name': name, 'model__kv_heads': 2}
   single = make_config(**changes, mesh__data=1)
-  alone, params, _ = one_step(source, single, jax.devices()[:1])
+  alone, params, _ = run_steps(source, single, jax.devices()[:1], 2)
   spread = make_config(**changes, mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
-  many, sharded, shardings = one_step(source, spread, jax.devices())
-  np.testing.assert_allclose(alone, many, rtol=2e-5)
+  many, sharded, shardings = run_steps(source, spread, jax.devices(), 2)
+  for (sums, norm), (more, also) in zip(alone, many):
+    np.testing.assert_allclose(sums.objective, more.objective, rtol=2e-5)
+    np.testing.assert_allclose(norm, also, rtol=2e-5)
   for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(sharded)):
     np.testing.assert_allclose(a, b, atol=2e-4)
   gate = shardings.params['layers']['mlp']['gate'].spec
@@ -178,17 +181,8 @@ def test_eight_devices_agree_with_one(source, name):
 
 def test_training_learns(source):
   config = make_config(optimizer__learning_rate=1e-2, optimizer__warmup_steps=2)
-  mesh = sharding.make_mesh(config.mesh)
-  vocabulary = source.assets.vocabulary
-  model = transformer.Transformer(config.model, vocabulary.size)
-  tx = optimizer.make(config.optimizer, 30)
-  current, shardings = state.make(model, tx, mesh, 0)
-  step = step_lib.make(model, vocabulary, tx, mesh, shardings)
-  made = rows.Rows(source, config.data, config.mask, config.objective, 0)
-  found = []
-  for batch in loader.batches(made, 8, 30):
-    current, sums, _ = step(current, sharding.put_batch(batch, mesh, 8))
-    found.append(float(sums.text_loss / sums.text_count))
+  steps, _, _ = run_steps(source, config, jax.devices(), 30)
+  found = [float(sums.text_loss / sums.text_count) for sums, _ in steps]
   assert found[-1] < 0.6 * found[0]
 
 

@@ -31,6 +31,8 @@ def main():
   """Reads the flags."""
   if sum(flag is not None for flag in (_SPEAK.value, _TRANSCRIBE.value, _ASK.value)) != 1:
     raise errors.UserError('give one of --speak=TEXT, --transcribe=WAV and --ask=WAV')
+  if _SPEAK.value is not None and not _SPEAK.value.strip():
+    raise errors.UserError('--speak has no text to say')
   if _SPEAK.value is not None and not _OUT.value:
     raise errors.UserError('--speak needs --out=FILE.wav')
   changes = {'temperature': _TEMPERATURE.value, 'steps_per_block': _STEPS.value}
