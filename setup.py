@@ -18,7 +18,10 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=['ttt_jax', 'ttt_jax.*', 'data_pipelines', 'data_pipelines.*', 'configs']
   ),
-  package_data={'ttt_jax.evaluation': ['*.css', '*.js']},
+  package_data={
+    'ttt_jax.conversion': ['exported/*.py'],
+    'ttt_jax.evaluation': ['*.css', '*.js'],
+  },
   install_requires=[
     'absl-py>=2.1',
     'flax>=0.12.8',
@@ -30,6 +33,8 @@ setuptools.setup(
     'numpy>=2.1',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
+    'protobuf>=5.0',  # sentencepiece's models are read and extended by it
+    'safetensors>=0.6',
     'scipy>=1.15',
     'sentencepiece>=0.2.1',
     'soundfile>=0.13',
@@ -37,6 +42,7 @@ setuptools.setup(
     'tensorboardX>=2.6.4',
     'tensorflow-datasets>=4.9.10',
     'threadpoolctl>=3.5',
+    'tokenizers>=0.22',
     'tqdm>=4.67',
   ],
   extras_require={
@@ -58,6 +64,7 @@ setuptools.setup(
     'console_scripts': [
       'ttt-train=ttt_jax.cli.train:run',
       'ttt-generate=ttt_jax.cli.generate:run',
+      'ttt-convert=ttt_jax.cli.convert:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
     ]
   },

@@ -46,6 +46,11 @@ def get_config() -> ml_collections.ConfigDict:
   m.head_width = 16
   m.mlp_width = 192
   m.rope_theta = 10_000.0
+  m.rope_scaling = 'none'  # 'linear', or 'llama3': slows the slow frequencies by rope_factor
+  m.rope_factor = 1.0
+  m.rope_low_turns = 1.0  # 'llama3': frequencies of fewer turns in the original length are
+  m.rope_high_turns = 4.0  # slowed, of more are kept
+  m.rope_original_length = 8192
   m.norm_epsilon = 1e-6
   m.qkv_bias = True  # Qwen2
   m.qk_norm = False  # Qwen3

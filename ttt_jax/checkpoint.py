@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from ttt_jax import assets as assets_lib
@@ -20,6 +21,7 @@ from ttt_jax import errors
 
 CONFIG = 'config.json'
 DIRECTORY = 'checkpoints'
+_CHUNK_BYTES = 2**26  # of what is saved for others to read in parts
 
 
 class CheckpointError(errors.UserError):
@@ -102,21 +104,96 @@ def latest(workdir: str | pathlib.Path) -> int:
   return max(steps)
 
 
-def restore_params(workdir: str | pathlib.Path) -> Any:
-  """The parameters of the latest step, on the first local device.
+def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
+  """Saves parameters alone, as step 0 of a run that somebody else trained.
+
+  Args:
+    workdir: folder of the run.
+    params: tree of numpy arrays, of which no copy is made.
+    about: JSON values that tell what the parameters are.
+  """
+  path = pathlib.Path(workdir, DIRECTORY, '0').absolute()
+  handlers = ocp.type_handlers
+  registry = handlers.create_type_handler_registry(
+    (jax.Array, handlers.ArrayHandler()),
+    (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)),
+  )
+  # In chunks, so that a device of a mesh can read its part alone.
+  chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
+  limited = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, type_handler_registry=registry)
+  with ocp.Checkpointer(limited) as writer:
+    writer.save(path / 'params', args=ocp.args.PyTreeSave(params, save_args=chunks))
+  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+    writer.save(path / 'metadata', args=ocp.args.JsonSave(about))
+
+
+def restore_params(workdir: str | pathlib.Path, like: Any = None) -> Any:
+  """The parameters of the latest step.
+
+  Args:
+    workdir: folder of the run.
+    like: tree of shapes, dtypes and shardings that are wanted; each device reads its part
+      alone. By default they are as saved, on the first local device.
 
   Raises:
-    CheckpointError: there is no checkpoint.
+    CheckpointError: there is no checkpoint, or it has other parameters than `like`.
   """
-  path = pathlib.Path(workdir, DIRECTORY, str(latest(workdir)), 'params').absolute()
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  path = _params(workdir)
   with ocp.StandardCheckpointer() as reader:
     saved = reader.metadata(path).item_metadata.tree
+    if like is None:
+      device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+      like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved
+      )
+    _refuse_other_shapes(path, saved, like)
+    return reader.restore(path, like)
 
-    def one(leaf):
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
-    return reader.restore(path, jax.tree.map(one, saved))
+def read_param(workdir: str | pathlib.Path, keys: tuple[str, ...]) -> np.ndarray:
+  """One parameter of the latest step, by the keys that lead to it, and no other.
+
+  Raises:
+    CheckpointError: there is no checkpoint, or it has no such parameter.
+  """
+  path = _params(workdir)
+  item, arguments = 0, ocp.RestoreArgs(restore_type=np.ndarray)
+  for key in reversed(keys):
+    item, arguments = {key: item}, {key: arguments}
+  wanted = ocp.args.PyTreeRestore(item, restore_args=arguments, partial_restore=True)
+  with ocp.PyTreeCheckpointer() as reader:
+    try:
+      value = reader.restore(path, args=wanted)
+    except (ValueError, KeyError) as error:
+      raise CheckpointError(f'{path}: no parameter {"/".join(keys)} ({error})') from error
+  for key in keys:
+    value = value[key]
+  return value
+
+
+def shapes(workdir: str | pathlib.Path) -> Any:
+  """Tree of the shapes and dtypes of the latest step's parameters."""
+  with ocp.StandardCheckpointer() as reader:
+    return reader.metadata(_params(workdir)).item_metadata.tree
+
+
+def _params(workdir: str | pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(workdir, DIRECTORY, str(latest(workdir)), 'params').absolute()
+
+
+def _refuse_other_shapes(path: pathlib.Path, saved: Any, wanted: Any) -> None:
+  def flat(tree) -> dict[str, tuple]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(k, simple=True, separator='/'): v.shape for k, v in leaves}
+
+  has, wants = flat(saved), flat(wanted)
+  wrong = [
+    f'{name}: {has.get(name, "missing")}, wanted {wants.get(name, "nothing")}'
+    for name in sorted(has | wants)
+    if has.get(name) != wants.get(name)
+  ]
+  if wrong:
+    raise CheckpointError(f'{path} does not fit the configured model:\n  ' + '\n  '.join(wrong))
 
 
 def describe(config: config_lib.Config, vocabulary: str) -> dict[str, Any]:

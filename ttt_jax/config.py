@@ -98,6 +98,11 @@ class Model:
   head_width: int
   mlp_width: int
   rope_theta: float
+  rope_scaling: str
+  rope_factor: float
+  rope_low_turns: float
+  rope_high_turns: float
+  rope_original_length: int
   norm_epsilon: float
   qkv_bias: bool
   qk_norm: bool
@@ -110,6 +115,14 @@ class Model:
   def __post_init__(self):
     sizes = ('layers', 'width', 'heads', 'kv_heads', 'head_width', 'mlp_width')
     _positive('model', self, *sizes, 'vocabulary_multiple', 'rope_theta', 'norm_epsilon')
+    _one_of('model.rope_scaling', self.rope_scaling, ('none', 'linear', 'llama3'))
+    _positive('model', self, 'rope_factor', 'rope_low_turns', 'rope_original_length')
+    _require(
+      self.rope_high_turns > self.rope_low_turns,
+      'model.rope_high_turns',
+      self.rope_high_turns,
+      'above rope_low_turns',
+    )
     _one_of('model.dtype', self.dtype, ('float32', 'bfloat16'))
     _one_of('model.attention', self.attention, ('dense',))
     _require(

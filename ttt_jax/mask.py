@@ -65,7 +65,7 @@ def document_groups(
     int32 [n].
   """
   block_size = config.block_size if config.audio == 'block' else None
-  causal = tokens[spans[:, 1] - 1] == vocabulary.end_prompt if config.causal_prompt else None
+  causal = vocabulary.is_prompt(tokens, spans) if config.causal_prompt else None
   return order_groups(len(tokens), spans, block_size, causal)
 
 

@@ -1,60 +1,74 @@
-"""Text <-> ids, behind one interface."""
+"""Text <-> ids, behind one interface: sentencepiece models and Hugging Face's tokenizer.json."""
 
 import hashlib
 import io
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import sentencepiece
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 
 from ttt_jax import vocabulary
-
-FILE = 'tokenizer.model'
 
 
 class Tokenizer(Protocol):
   """What the rest of the project asks of a text tokenizer.
 
   `encode` never yields a special token, whatever the text says: specials are placed by
-  id, so that a user cannot forge the end of a turn.
+  id, so that a user cannot forge the end of a turn. Tokenizers can be pickled.
+
+  Attributes:
+    size: one more than the largest id.
+    fingerprint: equal if and only if all ids mean the same.
   """
 
   size: int
   fingerprint: str
 
-  def encode(self, text: str) -> list[int]: ...
+  def encode(self, text: str) -> list[int]:
+    """Ids of `text`."""
 
-  def decode(self, ids: Sequence[int]) -> str: ...
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of `ids`; specials, and ids that are not text, are left out."""
 
-  def special(self, name: str) -> int: ...
+  def special(self, name: str) -> int:
+    """Id of the special token `name`; raises VocabularyError if there is none."""
 
-  def save(self, directory: str | pathlib.Path) -> None: ...
+  def added(self, names: Sequence[str]) -> 'Tokenizer':
+    """A tokenizer that knows these specials too; new ones get the next ids, in order."""
+
+  def save(self, directory: str | pathlib.Path) -> None:
+    """Writes the tokenizer into `directory`; `load` reads it."""
 
 
 class SentencePiece:
-  """A sentencepiece model; picklable, and byte-exact in the round trip."""
+  """A sentencepiece model; byte-exact in the round trip where it has byte pieces."""
+
+  FILE = 'tokenizer.model'
 
   def __init__(self, model: bytes):
     """Takes the bytes of a `.model` file."""
-    self._model = model
+    self.model = model
     self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     self.size = self._processor.vocab_size()
     self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
   def __reduce__(self):
-    return (SentencePiece, (self._model,))
+    return (SentencePiece, (self.model,))
 
   def encode(self, text: str) -> list[int]:
     """Ids of `text`."""
     return self._processor.encode(text)
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids`; control symbols are left out."""
-    return self._processor.decode([int(i) for i in ids])
+    """Text of `ids`; control symbols, and ids beyond the last piece, are left out."""
+    return self._processor.decode([int(i) for i in ids if i < self.size])
 
   def special(self, name: str) -> int:
-    """Id of the special token `name`.
+    """Id of the control symbol `name`.
 
     Raises:
       VocabularyError: this tokenizer has no such control symbol.
@@ -64,9 +78,17 @@ class SentencePiece:
       raise vocabulary.VocabularyError(f'the tokenizer has no control symbol {name!r}')
     return index
 
+  def added(self, names: Sequence[str]) -> 'SentencePiece':
+    """A tokenizer that holds these control symbols too."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(self.model)
+    for name in names:
+      if not self._processor.is_control(self._processor.piece_to_id(name)):
+        proto.pieces.add(piece=name, score=0, type=proto.SentencePiece.CONTROL)
+    return SentencePiece(proto.SerializeToString(deterministic=True))
+
   def save(self, directory: str | pathlib.Path) -> None:
     """Writes `tokenizer.model` into `directory`."""
-    pathlib.Path(directory, FILE).write_bytes(self._model)
+    pathlib.Path(directory, self.FILE).write_bytes(self.model)
 
   @classmethod
   def train(cls, sentences: Iterable[str], size: int) -> 'SentencePiece':
@@ -94,14 +116,105 @@ class SentencePiece:
     return cls(out.getvalue())
 
 
+class HuggingFace:
+  """A `tokenizer.json`; ids are those that transformers gives, without added specials.
+
+  The round trip is exact as far as the file's own normalizer leaves text alone (Qwen's
+  composes accents, NFC).
+  """
+
+  FILE = 'tokenizer.json'
+
+  def __init__(self, text: str):
+    """Takes the text of a `tokenizer.json`.
+
+    Raises:
+      VocabularyError: it is none.
+    """
+    self.text = text
+    try:
+      content = json.loads(text)
+      for token in content['added_tokens']:
+        # What the file forgot to call special must be no less hard to forge.
+        token['special'] |= vocabulary.is_mark(token['content'])
+      self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises nothing narrower
+      raise vocabulary.VocabularyError(f'not a tokenizer.json ({error})') from error
+    self._tokenizer.encode_special_tokens = True  # as text, piece by piece
+    self._tokenizer.no_padding()
+    self._tokenizer.no_truncation()
+    self._specials = {token['content']: token['id'] for token in content['added_tokens']}
+    self.size = max(self._tokenizer.get_vocab().values()) + 1
+    self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def __reduce__(self):
+    return (HuggingFace, (self.text,))
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of `text`."""
+    return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of `ids`; specials, and ids that mean nothing, are left out."""
+    return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+  def special(self, name: str) -> int:
+    """Id of the added token `name`.
+
+    Raises:
+      VocabularyError: this tokenizer has no such token.
+    """
+    if name not in self._specials:
+      raise vocabulary.VocabularyError(f'the tokenizer has no added token {name!r}')
+    return self._specials[name]
+
+  def added(self, names: Sequence[str]) -> 'HuggingFace':
+    """A tokenizer that holds these special tokens too."""
+    content = json.loads(self.text)
+    new = [name for name in names if name not in self._specials]
+    content['added_tokens'] += [
+      {
+        'id': index,
+        'content': name,
+        'single_word': False,
+        'lstrip': False,
+        'rstrip': False,
+        'normalized': False,
+        'special': True,
+      }
+      for index, name in enumerate(new, self.size)
+    ]
+    made = HuggingFace(json.dumps(content, ensure_ascii=False))
+    # The file's own ids are not binding for the library: it counts on from its pieces.
+    wrong = [name for name in new if made._tokenizer.token_to_id(name) != made.special(name)]
+    if wrong:
+      raise vocabulary.VocabularyError(
+        f'{wrong[0]!r} cannot be added to a tokenizer.json with holes in its ids'
+      )
+    return made
+
+  def save(self, directory: str | pathlib.Path) -> None:
+    """Writes `tokenizer.json` into `directory`."""
+    pathlib.Path(directory, self.FILE).write_text(self.text, encoding='utf-8', newline='')
+
+
 def load(directory: str | pathlib.Path) -> Tokenizer:
-  """Reads the text tokenizer kept in `directory`.
+  """Reads the text tokenizer kept in `directory`: tokenizer.json or else tokenizer.model.
 
   Raises:
     VocabularyError: there is none, or it is damaged.
   """
-  path = pathlib.Path(directory, FILE)
+  path = pathlib.Path(directory, HuggingFace.FILE)
   try:
+    if path.exists():
+      with path.open(encoding='utf-8', newline='') as file:
+        return HuggingFace(file.read())
+    path = pathlib.Path(directory, SentencePiece.FILE)
     return SentencePiece(path.read_bytes())
-  except (OSError, RuntimeError) as error:
-    raise vocabulary.VocabularyError(f'{path}: not a sentencepiece model ({error})') from error
+  except (OSError, RuntimeError, UnicodeError) as error:
+    raise vocabulary.VocabularyError(
+      f'{path}: not a text tokenizer ({error}); it needs a tokenizer.json or a '
+      'sentencepiece tokenizer.model'
+    ) from error
+  except vocabulary.VocabularyError as error:
+    raise vocabulary.VocabularyError(f'{path}: {error}') from error

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 
 import numpy as np
 
@@ -27,6 +28,21 @@ MASK = '<|mask_token|>'
 
 # Text-class specials, which a text tokenizer must hold for `Vocabulary.extend`.
 TEXT_SPECIALS = (TURN_START, TURN_END, BEGIN_AUDIO, BEGIN_LAST)
+
+# What `Vocabulary.extend` puts behind the codebook, in this order.
+AUDIO_SPECIALS = (END_PROMPT, END_INNER, END_LAST, MASK)
+
+_CODE = re.compile(r'<\|audio_(\d+)\|>')
+
+
+def code_name(code: int) -> str:
+  """The name of a code of the codec, as the authors write it."""
+  return f'<|audio_{code}|>'
+
+
+def is_mark(name: str) -> bool:
+  """Whether a token of this name carries structure or audio, and is no text."""
+  return name in (*TEXT_SPECIALS, *AUDIO_SPECIALS) or bool(_CODE.fullmatch(name))
 
 FILE = 'vocabulary.json'
 
@@ -111,6 +127,68 @@ class Vocabulary:
       tokenizer=tokenizer.fingerprint,
     )
 
+  @classmethod
+  def find(cls, tokenizer, audio_start: int | None = None) -> 'Vocabulary':
+    """The vocabulary that a tokenizer holds whole, audio tokens included, by their names.
+
+    Args:
+      tokenizer: holds all special tokens, and `<|audio_0|>` and so on.
+      audio_start: the first audio-class id, where it is known; by default the first id of a
+        code, of a response span's end, or of the mask.
+
+    Raises:
+      VocabularyError: a token is missing, or ids lie otherwise than a model needs them.
+    """
+    ids, missing = {}, []
+    for name in (*TEXT_SPECIALS, *AUDIO_SPECIALS, code_name(0)):
+      try:
+        ids[name] = tokenizer.special(name)
+      except VocabularyError:
+        missing.append(name)
+    if missing:
+      raise VocabularyError(f'the tokenizer has no token {", ".join(missing)}')
+    first, codes = ids[code_name(0)], 1
+    while True:
+      try:
+        found = tokenizer.special(code_name(codes))
+      except VocabularyError:
+        break
+      if found != first + codes:
+        raise VocabularyError(
+          f'{code_name(codes)} has id {found}, not {first + codes}: codes must follow each other'
+        )
+      codes += 1
+    audio_class = (first, ids[END_INNER], ids[END_LAST], ids[MASK])
+    return cls(
+      size=tokenizer.size,
+      audio_start=min(audio_class) if audio_start is None else audio_start,
+      codebook_start=first,
+      codebook_size=codes,
+      turn_start=ids[TURN_START],
+      turn_end=ids[TURN_END],
+      begin_audio=ids[BEGIN_AUDIO],
+      begin_last=ids[BEGIN_LAST],
+      end_prompt=ids[END_PROMPT],
+      end_inner=ids[END_INNER],
+      end_last=ids[END_LAST],
+      mask=ids[MASK],
+      tokenizer=tokenizer.fingerprint,
+    )
+
+  @property
+  def names(self) -> dict[str, int]:
+    """Ids of the special tokens by name, the codes left out."""
+    return {
+      TURN_START: self.turn_start,
+      TURN_END: self.turn_end,
+      BEGIN_AUDIO: self.begin_audio,
+      BEGIN_LAST: self.begin_last,
+      END_PROMPT: self.end_prompt,
+      END_INNER: self.end_inner,
+      END_LAST: self.end_last,
+      MASK: self.mask,
+    }
+
   @property
   def ends(self) -> tuple[int, int, int]:
     """Every end-of-audio token."""
@@ -153,6 +231,15 @@ class Vocabulary:
     """Maximal runs of audio-class ids: int32 [spans, 2], start and end (exclusive)."""
     audio = np.concatenate([[False], self.is_audio(ids), [False]])
     return np.flatnonzero(audio[1:] != audio[:-1]).reshape(-1, 2).astype(np.int32)
+
+  def is_prompt(self, tokens: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """bool [spans]: which spans of a document a user gave, told by their end token.
+
+    That token is the span's last one; or, where a vocabulary has it in text class, the one
+    behind the span.
+    """
+    behind = np.minimum(spans[:, 1], len(tokens) - 1)
+    return (tokens[spans[:, 1] - 1] == self.end_prompt) | (tokens[behind] == self.end_prompt)
 
   def check(self, ids: np.ndarray, name: str) -> None:
     """Raises VocabularyError, naming `name`, if an id is unknown or is the mask."""

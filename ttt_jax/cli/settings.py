@@ -1,6 +1,7 @@
 """What the command-line tools share: the flag --config, and how errors are shown."""
 
 import logging as std_logging
+import re
 import sys
 from collections.abc import Callable
 
@@ -31,19 +32,32 @@ def checked(config) -> config_lib.Config:
   return config_lib.from_config_dict(values)
 
 
-def run(main: Callable) -> None:
-  """Parses flags and runs `main`; what the user can mend is printed without a traceback."""
+def run(main: Callable | None = None, commands: dict[str, Callable] | None = None) -> None:
+  """Parses flags and runs `main`; what the user can mend is printed without a traceback.
+
+  Args:
+    main: what the tool does.
+    commands: instead of `main`, what it does by the first word of its command line.
+  """
 
   def guarded(argv):
     try:
-      if len(argv) > 1:
-        raise app.UsageError(f'not understood: {" ".join(argv[1:])}')
-      main()
+      _chosen(argv[1:], main, commands)()
     except errors.UserError as error:
       sys.exit(f'error: {error}')
 
   logging.get_absl_handler().addFilter(_ours)
   app.run(guarded, flags_parser=_parse)
+
+
+def _chosen(words: list[str], main: Callable | None, commands: dict | None) -> Callable:
+  if commands is not None:
+    if not words or words[0] not in commands:
+      raise errors.UserError(f'begin with one of: {", ".join(commands)}')
+    main, words = commands[words[0]], words[1:]
+  if words:
+    raise errors.UserError(f'not understood: {" ".join(words)}')
+  return main
 
 
 def _ours(record) -> bool:
@@ -54,7 +68,14 @@ def _ours(record) -> bool:
 
 
 def _parse(argv: list[str]) -> list[str]:
+  # Names of flags may be written with dashes, as elsewhere.
+  argv = [re.sub('^--?[a-z0-9_-]+', _underscored, word) for word in argv]
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     sys.exit(f'error: {error}')
+
+
+def _underscored(name: re.Match) -> str:
+  dashes = '--' if name[0].startswith('--') else '-'
+  return dashes + name[0].removeprefix(dashes).replace('-', '_')

@@ -20,7 +20,10 @@ CONFIG_NAME = 'codec.json'
 
 # kind -> 'module:class'. Named, not imported, so that loading one codec does not need the
 # libraries of all the others.
-_KINDS = {'mel_vq': 'ttt_jax.codecs.mel_vq:MelVQ'}
+_KINDS = {
+  'mel_vq': 'ttt_jax.codecs.mel_vq:MelVQ',
+  'external': 'ttt_jax.codecs.external:External',
+}
 
 
 class CodecError(errors.UserError):

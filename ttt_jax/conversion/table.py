@@ -5,6 +5,7 @@ linear layers lie transposed over there ([out, in]), and each layer has tensors 
 ours are stacked.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,11 @@ class Row(NamedTuple):
   def stacked(self) -> bool:
     """Whether ours has a leading axis of layers."""
     return '{layer}' in self.theirs
+
+  @property
+  def wide(self) -> bool:
+    """Whether it has a row a word of the vocabulary."""
+    return self.ours in (('embedding',), ('head',))
 
   @property
   def their_shape(self) -> tuple[int, ...]:
@@ -92,60 +98,100 @@ def rows(config: config_lib.Model, vocabulary_size: int) -> list[Row]:
   return table
 
 
-def to_ours(
-  tensors: Mapping[str, np.ndarray], config: config_lib.Model, vocabulary_size: int
-) -> dict[str, Any]:
-  """Our tree of float32 parameters.
+def check(
+  shapes: Mapping[str, tuple[int, ...]], config: config_lib.Model, vocabulary_size: int
+) -> None:
+  """Raises ConversionError, which lists all tensors that are missing, unexpected or misshapen.
 
   Args:
-    tensors: theirs, by name; each is taken once, so that a lazy mapping stays small.
+    shapes: of their tensors.
     config: the model.
-    vocabulary_size: rows of their embedding; ours is padded by zeros to `config.padded`.
-
-  Raises:
-    ConversionError: lists every tensor that is missing, unexpected or wrongly shaped.
+    vocabulary_size: rows of their embedding.
   """
-  table = rows(config, vocabulary_size)
-  names = [name for row in table for name in _names(row, config.layers)]
-  refuse = [f'missing: {name}' for name in names if name not in tensors]
-  refuse += [f'unexpected: {name}' for name in sorted(set(tensors) - set(names))]
-  tree: dict[str, Any] = {}
-  for row in table:
-    parts = []
-    for name in _names(row, config.layers):
-      if name not in tensors:
-        continue
-      tensor = np.asarray(tensors[name], np.float32)
-      if tensor.shape == row.their_shape:
-        parts.append(row.to_ours(tensor))
-      else:
-        refuse.append(f'{name}: shape {tensor.shape}, wanted {row.their_shape}')
-    if not refuse:
-      value = np.stack(parts) if row.stacked else parts[0]
-      if row.ours in (('embedding',), ('head',)):
-        more = config.padded(vocabulary_size) - vocabulary_size
-        value = np.pad(value, ((0, more), (0, 0)))
-      _put(tree, row.ours, value)
+  wanted = {
+    name: row.their_shape
+    for row in rows(config, vocabulary_size)
+    for name in _names(row, config.layers)
+  }
+  refuse = [f'missing: {name}' for name in wanted if name not in shapes]
+  refuse += [f'unexpected: {name}' for name in sorted(set(shapes) - set(wanted))]
+  refuse += [
+    f'{name}: shape {tuple(shapes[name])}, wanted {shape}'
+    for name, shape in wanted.items()
+    if name in shapes and tuple(shapes[name]) != shape
+  ]
   if refuse:
     raise ConversionError('the tensors do not fit the model:\n  ' + '\n  '.join(refuse))
+
+
+def to_ours(
+  tensors: Mapping[str, np.ndarray],
+  config: config_lib.Model,
+  their_rows: int,
+  *,
+  size: int | None = None,
+  kept: int | None = None,
+  dtype: Any = np.float32,
+) -> dict[str, Any]:
+  """Our tree of parameters.
+
+  Args:
+    tensors: theirs, by name, fit for `check`; each is taken once and let go, so that a lazy
+      mapping costs no more memory than the result and one tensor.
+    config: the model.
+    their_rows: of their embedding.
+    size: ids in use; by default as many as their rows. Ours has `config.padded(size)` rows.
+    kept: their first rows, which are taken over; by default all. The others are zeros.
+    dtype: of the result.
+  """
+  size = their_rows if size is None else size
+  kept = min(their_rows if kept is None else kept, size)
+  tree: dict[str, Any] = {}
+  for row in rows(config, their_rows):
+    if row.wide:
+      value = np.zeros((config.padded(size), config.width), dtype)
+      value[:kept] = tensors[row.theirs][:kept]
+    elif row.stacked:
+      value = np.empty((config.layers, *row.shape), dtype)
+      for layer, name in enumerate(_names(row, config.layers)):
+        value[layer] = row.to_ours(tensors[name])
+    else:
+      value = row.to_ours(tensors[row.theirs]).astype(dtype)
+    _put(tree, row.ours, value)
   return tree
 
 
+def sizes(config: config_lib.Model, vocabulary_size: int) -> dict[str, int]:
+  """Their names, in the order of `to_theirs`, and how many numbers each tensor has."""
+  return {
+    name: int(np.prod(row.their_shape))
+    for row in rows(config, vocabulary_size)
+    for name in _names(row, config.layers)
+  }
+
+
 def to_theirs(
-  params: Mapping[str, Any], config: config_lib.Model, vocabulary_size: int
+  read: Callable[[tuple[str, ...]], np.ndarray],
+  config: config_lib.Model,
+  vocabulary_size: int,
 ) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-  """Their names, each with a function that makes the tensor; no rows of padding."""
+  """Their names, each with a function that makes the tensor; no rows of padding.
+
+  Args:
+    read: gives our parameter at a path; called once a parameter, as the iterator comes to
+      it, so that one of them is in memory at a time.
+    config: the model.
+    vocabulary_size: ids in use.
+  """
   for row in rows(config, vocabulary_size):
-    value = params
-    for key in row.ours:
-      value = value[key]
+    value = read(row.ours)
     for index, name in enumerate(_names(row, config.layers)):
+      yield name, functools.partial(_theirs, row, value, index)
+    del value  # before the next one is read
 
-      def make(row=row, value=value, index=index):
-        part = value[index] if row.stacked else value[: row.shape[0]]
-        return row.to_theirs(np.asarray(part))
 
-      yield name, make
+def _theirs(row: Row, value: np.ndarray, index: int) -> np.ndarray:
+  return row.to_theirs(value[index] if row.stacked else value[: row.shape[0]])
 
 
 def _names(row: Row, layers: int) -> list[str]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ttt_jax import config as config_lib
+from ttt_jax.model import rotary
 from ttt_jax.ops import attention
 
 
@@ -41,26 +42,6 @@ class RMSNorm(nn.Module):
     return (wide * scale).astype(x.dtype)
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-  """Rotary position embedding (arXiv 2104.09864), halves convention as in Llama and Qwen.
-
-  Args:
-    x: [B, L, N, H].
-    positions: int32 [B, L].
-    theta: base of the wavelengths.
-
-  Returns:
-    [B, L, N, H], of `x`'s dtype.
-  """
-  half = x.shape[-1] // 2
-  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None].astype(jnp.float32) * frequency  # [B, L, 1, H/2]
-  sin, cos = jnp.sin(angle), jnp.cos(angle)
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(turned, -1).astype(x.dtype)
-
-
 class Attention(nn.Module):
   """Grouped-query attention over intervals of keys."""
 
@@ -84,7 +65,8 @@ class Attention(nn.Module):
     if c.qk_norm:
       q = RMSNorm(c.norm_epsilon, 'head', name='q_norm')(q)
       k = RMSNorm(c.norm_epsilon, 'head', name='k_norm')(k)
-    q, k = rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta)
+    frequencies = rotary.frequencies(c)
+    q, k = (rotary.rotate(x, positions, frequencies) for x in (q, k))
     out = attention.interval_attention(q, k, v, kv_start, kv_end, implementation=c.attention)
     out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
     shape = (c.heads, c.head_width, c.width)

@@ -1,0 +1,69 @@
+"""A codec that lives elsewhere: its tokens are known, it cannot be called."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from ttt_jax.codecs import codec
+
+
+class External(codec.Codec):
+  """Stands in for the codec of a model whose audio was tokenised by another program."""
+
+  kind = 'external'
+
+  def __init__(self, name: str, codebook_size: int):
+    """Takes the codec's name, for messages, and its number of codes."""
+    self.name, self._codebook_size = name, codebook_size
+
+  @property
+  def sample_rate(self) -> int:
+    """Not known: raises CodecError."""
+    raise self._missing()
+
+  @property
+  def frame_rate(self) -> float:
+    """Not known: raises CodecError."""
+    raise self._missing()
+
+  @property
+  def codebook_size(self) -> int:
+    """How many different tokens there are."""
+    return self._codebook_size
+
+  @property
+  def fingerprint(self) -> str:
+    """Of the name and the size."""
+    text = f'{self.name} {self.codebook_size}'
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def save(self, directory: str | os.PathLike) -> None:
+    """Writes `codec.json`."""
+    content = {'kind': self.kind, 'name': self.name, 'codebook_size': self.codebook_size}
+    text = json.dumps(content, indent=1) + '\n'
+    pathlib.Path(directory, codec.CONFIG_NAME).write_text(text, encoding='utf-8')
+
+  @classmethod
+  def load(cls, directory: str | os.PathLike) -> 'External':
+    """Reads what `save` wrote."""
+    values = codec.read_config(directory)
+    try:
+      return cls(str(values['name']), int(values['codebook_size']))
+    except (KeyError, ValueError) as error:
+      path = pathlib.Path(directory, codec.CONFIG_NAME)
+      raise codec.CodecError(f'{path}: damaged ({error})') from error
+
+  def _encode(self, wave: np.ndarray) -> np.ndarray:
+    raise self._missing()
+
+  def _decode(self, ids: np.ndarray) -> np.ndarray:
+    raise self._missing()
+
+  def _missing(self) -> codec.CodecError:
+    return codec.CodecError(
+      f'the codec {self.name!r} of these audio tokens is not here, so that sound can be '
+      'neither read nor written: convert the model again with --codec=FOLDER'
+    )
