@@ -62,6 +62,7 @@ setuptools.setup(
   },
   entry_points={
     'console_scripts': [
+      'ttt-prepare=ttt_jax.cli.prepare:run',
       'ttt-train=ttt_jax.cli.train:run',
       'ttt-generate=ttt_jax.cli.generate:run',
       'ttt-convert=ttt_jax.cli.convert:run',

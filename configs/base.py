@@ -60,6 +60,9 @@ def get_config() -> ml_collections.ConfigDict:
   m.remat = True  # recompute each layer's activations in the backward pass
   m.attention = 'dense'  # implementation of attention by intervals
 
+  c.init = i = ml_collections.ConfigDict()
+  i.checkpoint = ''  # folder of a run whose parameters a new one starts from; '': random ones
+
   c.optimizer = o = ml_collections.ConfigDict()
   o.name = 'adamw'  # or 'muon': Muon on the layers' matrices, AdamW on the rest
   o.learning_rate = 1e-3  # at its peak
@@ -73,6 +76,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.train = t = ml_collections.ConfigDict()
   t.steps = 1000
+  t.freeze = ''  # regex on names such as 'layers/attention/q': what it finds stays as it is
   t.log_every = 20
   t.checkpoint_every = 500
   t.keep = 2  # latest checkpoints that are kept

@@ -65,7 +65,7 @@ class Template:
     """A whole conversation; the assistant's turns are the targets."""
     tokens, targets = [], []
     for turn in turns:
-      head, body = self._head(turn.role), self._body(turn)
+      head, body = self.head(turn.role), self._body(turn)
       tokens += head + body
       targets += [False] * len(head) + [turn.role == 'assistant'] * len(body)
     ids = np.array(tokens, np.int32)
@@ -73,8 +73,8 @@ class Template:
 
   def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
     """The conversation so far, int32 [n], up to where the assistant is to speak."""
-    tokens = [i for turn in turns for i in self._head(turn.role) + self._body(turn)]
-    return np.array(tokens + self._head('assistant'), np.int32)
+    tokens = [i for turn in turns for i in self.head(turn.role) + self._body(turn)]
+    return np.array(tokens + self.head('assistant'), np.int32)
 
   def parts(self, tokens: np.ndarray) -> list[str | np.ndarray]:
     """What an answer (int [n]) says: texts and codes (int32 [T]) in turn; no specials.
@@ -94,7 +94,12 @@ class Template:
         out.append(text)
     return out
 
-  def _head(self, role: str) -> list[int]:
+  def head(self, role: str) -> list[int]:
+    """How a turn begins.
+
+    Raises:
+      ValueError: there is no such role.
+    """
     if role not in ROLES:
       raise ValueError(f'unknown role {role!r}: use one of {", ".join(ROLES)}')
     return [self.vocabulary.turn_start, *self.tokenizer.encode(role + '\n')]
@@ -114,4 +119,9 @@ class Template:
       else:
         begin, end = vocabulary.begin_audio, vocabulary.end_inner
       tokens += [begin, *vocabulary.from_codes(part).tolist(), end]
-    return [*tokens, vocabulary.turn_end, *self.tokenizer.encode('\n')]
+    return [*tokens, *self.tail]
+
+  @property
+  def tail(self) -> list[int]:
+    """How a turn ends."""
+    return [self.vocabulary.turn_end, *self.tokenizer.encode('\n')]

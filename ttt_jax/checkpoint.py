@@ -162,12 +162,11 @@ def read_param(workdir: str | pathlib.Path, keys: tuple[str, ...]) -> np.ndarray
     item, arguments = {key: item}, {key: arguments}
   wanted = ocp.args.PyTreeRestore(item, restore_args=arguments, partial_restore=True)
   with ocp.PyTreeCheckpointer() as reader:
-    try:
-      value = reader.restore(path, args=wanted)
-    except (ValueError, KeyError) as error:
-      raise CheckpointError(f'{path}: no parameter {"/".join(keys)} ({error})') from error
+    value = reader.restore(path, args=wanted)
   for key in keys:
     value = value[key]
+  if not isinstance(value, np.ndarray):  # what was asked for and is not there stays as it was
+    raise CheckpointError(f'{path}: no parameter {"/".join(keys)}')
   return value
 
 
@@ -219,6 +218,7 @@ def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
     if name == 'vocabulary' or (
       name.split('.')[0] in ('seed', 'data', 'mask', 'objective', 'model')
       and name not in ('data.directory', 'data.threads')
+      or name == 'train.freeze'
     ):
       raise CheckpointError(
         f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'

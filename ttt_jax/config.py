@@ -7,6 +7,7 @@ value out of range.
 
 import dataclasses
 import difflib
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -161,16 +162,28 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Init:
+  """Where the parameters of a new run come from."""
+
+  checkpoint: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
-  """The length of a run, and how often it speaks and saves."""
+  """The length of a run, what it trains, and how often it speaks and saves."""
 
   steps: int
+  freeze: str
   log_every: int
   checkpoint_every: int
   keep: int
 
   def __post_init__(self):
     _positive('train', self, 'steps', 'log_every', 'checkpoint_every', 'keep')
+    try:
+      re.compile(self.freeze)
+    except re.error as error:
+      raise ConfigError(f'config.train.freeze is no regular expression: {error}') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +228,7 @@ class Config:
   mask: Mask
   objective: Objective
   model: Model
+  init: Init
   optimizer: Optimizer
   train: Train
   mesh: Mesh

@@ -1,4 +1,4 @@
-"""Text <-> ids, behind one interface: sentencepiece models and Hugging Face's tokenizer.json."""
+"""Text <-> ids, behind one interface: sentencepiece models and tokenizer.json files."""
 
 import hashlib
 import io

@@ -7,6 +7,7 @@ text). From `audio_start` on they are *audio class*: the codebook, the end-of-au
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -43,6 +44,7 @@ def code_name(code: int) -> str:
 def is_mark(name: str) -> bool:
   """Whether a token of this name carries structure or audio, and is no text."""
   return name in (*TEXT_SPECIALS, *AUDIO_SPECIALS) or bool(_CODE.fullmatch(name))
+
 
 FILE = 'vocabulary.json'
 
@@ -155,7 +157,7 @@ class Vocabulary:
         break
       if found != first + codes:
         raise VocabularyError(
-          f'{code_name(codes)} has id {found}, not {first + codes}: codes must follow each other'
+          f'{code_name(codes)} has id {found}, not {first + codes}, as codes must have'
         )
       codes += 1
     audio_class = (first, ids[END_INNER], ids[END_LAST], ids[MASK])
@@ -187,6 +189,15 @@ class Vocabulary:
       END_INNER: self.end_inner,
       END_LAST: self.end_last,
       MASK: self.mask,
+    }
+
+  @functools.cached_property
+  def audio_names(self) -> dict[str, int]:
+    """Ids by name of what stands for audio in a text: begins, codes and ends."""
+    marks = (BEGIN_AUDIO, BEGIN_LAST, END_PROMPT, END_INNER, END_LAST)
+    codes = range(self.codebook_size)
+    return {name: self.names[name] for name in marks} | {
+      code_name(code): self.codebook_start + code for code in codes
     }
 
   @property

@@ -152,7 +152,9 @@ def run_steps(source, config, devices, steps):
   vocabulary = source.assets.vocabulary
   model = transformer.Transformer(config.model, vocabulary.size)
   tx = optimizer.make(config.optimizer, max(10, steps))
-  current, shardings = state.make(model, tx, mesh, 0)
+  layout = state.layout(model, tx, mesh)
+  shardings = state.shardings_of(layout)
+  current = state.fresh(model, tx, mesh, layout, 0)
   step = step_lib.make(model, vocabulary, tx, mesh, shardings)
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_CHUNK = 8192  # rows that are widened to float64 at a time
+_CHUNK = 8192  # rows that are widened to float32 at a time
 _JITTER = 1e-6  # of the mean variance: keeps the factor real where rows span fewer dimensions
 
 
@@ -21,9 +21,9 @@ def draw_rows(table: np.ndarray, old: int, new: int, seed: list[int]) -> None:
   width = table.shape[1]
   mean, square = np.zeros(width), np.zeros((width, width))
   for start in range(0, old, _CHUNK):
-    rows = table[start : min(start + _CHUNK, old)].astype(np.float64)
-    mean += rows.sum(0) / old
-    square += rows.T @ rows / old
+    rows = table[start : min(start + _CHUNK, old)].astype(np.float32)
+    mean += rows.sum(0, dtype=np.float64) / old
+    square += (rows.T @ rows).astype(np.float64) / old
   covariance = square - np.outer(mean, mean)
   covariance += np.eye(width) * (_JITTER * np.trace(covariance) / width + 1e-30)
   factor = np.linalg.cholesky(covariance)

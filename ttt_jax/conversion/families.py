@@ -72,8 +72,9 @@ def model_from(
     known = ', '.join(FAMILIES)
     raise table.ConversionError(f'{name}: model_type is {family!r}; known: {known}')
   for key, fine in _UNKNOWN_HERE.items():
-    # Qwen2's attention has the biases that our switch names, and its files do not say so.
-    if key in values and values[key] not in fine and (family, key) != ('qwen2', key):
+    if (family, key) == ('qwen2', 'attention_bias'):
+      continue  # transformers does not ask: Qwen2 has the biases that `qkv_bias` names
+    if key in values and values[key] not in fine:
       raise table.ConversionError(f'{name}: {key} is {values[key]!r}, which is not known here')
   if any(kind != 'full_attention' for kind in values.get('layer_types', ())):
     raise table.ConversionError(f'{name}: layer_types has other attention than full_attention')

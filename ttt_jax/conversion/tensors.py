@@ -80,7 +80,9 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
       raise table.ConversionError(f'{index}: not an index of tensors ({error})') from error
     for name, file in files.items():
       if pathlib.PurePosixPath(file).name != file or '\\' in file or file in ('.', '..'):
-        raise table.ConversionError(f'{index}: {name} is said to lie in {file!r}, not beside it')
+        raise table.ConversionError(
+          f'{index}: {name} is said to lie in {file!r}, not beside it'
+        )
     gone = sorted({file for file in files.values() if not (directory / file).is_file()})
     if gone:
       raise table.ConversionError(f'{directory}: missing {", ".join(gone)}, named by the index')
@@ -141,6 +143,7 @@ def write(
       del make  # it holds the parameter that the tensor was cut from
       where[name] = file
     safetensors_numpy.save_file(held, directory / file, metadata={'format': 'pt'})
+    (directory / file).chmod(0o644)  # the library writes for the owner alone
   if len(shards) > 1:
     index = {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': where}
     (directory / INDEX).write_text(json.dumps(index, indent=1) + '\n', encoding='utf-8')

@@ -36,7 +36,7 @@ def write(
   """
   base = tokenizer
   if isinstance(tokenizer, tokenizer_lib.SentencePiece):
-    base = tokenizer_lib.HuggingFace(json.dumps(_from_sentencepiece(tokenizer.model)))
+    base = tokenizer_lib.HuggingFace(json.dumps(from_sentencepiece(tokenizer.model)))
     tokenizer.save(directory)
   ids = dict(vocabulary.names)
   for code in range(vocabulary.codebook_size):
@@ -67,7 +67,7 @@ def write(
   return whole.special(padding)
 
 
-def _from_sentencepiece(model: bytes) -> dict[str, Any]:
+def from_sentencepiece(model: bytes) -> dict[str, Any]:
   """A tokenizer.json that gives the ids of a sentencepiece BPE model."""
   proto = sentencepiece_model_pb2.ModelProto.FromString(model)
   trainer, normalizer, kind = proto.trainer_spec, proto.normalizer_spec, proto.SentencePiece
@@ -156,7 +156,7 @@ def _merges(proto, vocabulary: dict[str, int], own: list[str]) -> list[list[str]
     for end in range(2, len(name) + 1):
       if name[:end] not in vocabulary or name[end - 1] not in vocabulary:
         raise table.ConversionError(
-          f'the tokenizer\'s own symbol {name!r} cannot be put together from its pieces'
+          f"the tokenizer's own symbol {name!r} cannot be put together from its pieces"
         )
       ranked.append((-float('inf'), 0, 0, name[: end - 1], name[end - 1]))
   for piece in normal:

@@ -1,7 +1,9 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from absl import logging
@@ -23,10 +25,11 @@ def train(
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
 
-  A run that was stopped goes on from its latest checkpoint: 1. a fresh state is laid out,
-  for its shapes; 2. the latest checkpoint, if any, replaces it; 3. the folder's description
-  is written; 4. the batches start at the state's step. They are a function of the step, so
-  nothing else needs to be restored.
+  A run that was stopped goes on from its latest checkpoint: 1. the state is laid out,
+  without allocating it; 2. it is filled from the latest checkpoint, else from
+  `config.init.checkpoint`, else at random; 3. the folder's description is written; 4. the
+  batches start at the state's step. They are a function of the step, so nothing else needs
+  to be restored.
 
   Args:
     config: all settings.
@@ -45,20 +48,49 @@ def train(
   sharding.check_model(config.model, mesh)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   model = transformer.Transformer(config.model, assets.vocabulary.size)
-  transformation = optimizer.make(config.optimizer, config.train.steps)
-  current, shardings = state.make(model, transformation, mesh, config.seed)
-  step = step_lib.make(model, assets.vocabulary, transformation, mesh, shardings)
-  logging.info('%.3g M parameters on %s', state.count(current.params) / 1e6, mesh)
+  freeze = config.train.freeze
+  transformation = optimizer.make(config.optimizer, config.train.steps, freeze)
+  layout = state.layout(model, transformation, mesh)
+  shardings = state.shardings_of(layout)
+  step = step_lib.make(model, assets.vocabulary, transformation, mesh, shardings, freeze)
+  logging.info('%.3g M parameters on %s', state.count(layout.params) / 1e6, mesh)
   with checkpoint.manager(workdir, config.train.keep) as checkpoints:
     if checkpoints.latest_step() is not None:
-      done, *trees = checkpoint.restore(checkpoints, current.params, current.optimizer)
+      done, *trees = checkpoint.restore(checkpoints, layout.params, layout.optimizer)
       current = state.State(jax.device_put(jax.numpy.int32(done), shardings.step), *trees)
       logging.info('going on from step %d', done)
+    elif config.init.checkpoint:
+      params = _initial(config, assets, layout.params)
+      current = state.around(params, transformation, mesh, layout)
+      logging.info('starting from %s', config.init.checkpoint)
+    else:
+      current = state.fresh(model, transformation, mesh, layout, config.seed)
     checkpoint.claim(workdir, about, assets)
     stream = batches(int(current.step), *parts)
     return _run(
       config, step, current, stream, mesh, checkpoints, workdir, about, assets.vocabulary.size
     )
+
+
+def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> Any:
+  """The parameters of the run that `config.init` names, if they fit this one."""
+  source = config.init.checkpoint
+  other = checkpoint.load_config(source).model
+  assets_of_source = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
+  assets.refuse_mismatch(assets_of_source.fingerprints, source)
+  free = ('dtype', 'remat', 'attention')  # how it is computed, not what
+  wanted = dataclasses.asdict(other).items()
+  wrong = [
+    f'--config.model.{name}={value}'
+    for name, value in wanted
+    if name not in free and getattr(config.model, name) != value
+  ]
+  if wrong:
+    raise config_lib.ConfigError(
+      f'{source} is another model; add {" ".join(wrong)} '
+      f'(or train with --config=configs/finetune.py:{source})'
+    )
+  return checkpoint.restore_params(source, layout)
 
 
 def _run(config, step, current, stream, mesh, checkpoints, workdir, about, vocabulary_size):

@@ -1,5 +1,6 @@
 """AdamW or Muon, with warm-up, cosine and clipping."""
 
+import re
 from typing import Any
 
 import jax
@@ -32,11 +33,13 @@ def learning_rate(config: config_lib.Optimizer, steps: int) -> optax.Schedule:
   )
 
 
-def make(config: config_lib.Optimizer, steps: int) -> optax.GradientTransformation:
-  """The optimizer of a run of `steps` steps.
+def make(
+  config: config_lib.Optimizer, steps: int, freeze: str = ''
+) -> optax.GradientTransformation:
+  """The optimizer of a run of `steps` steps; see `frozen` for `freeze`.
 
   Muon (arXiv 2502.16982) moves the layers' matrices, by updates as large as AdamW's; AdamW
-  moves the rest, embeddings included.
+  moves the rest, embeddings included. What is frozen has no state.
   """
   rate = learning_rate(config, steps)
   rule = adamw = optax.adamw(
@@ -55,6 +58,12 @@ def make(config: config_lib.Optimizer, steps: int) -> optax.GradientTransformati
       consistent_rms=0.2,  # the size of AdamW's updates: one learning rate serves both
     )
     rule = optax.partition({'muon': muon, 'adamw': adamw}, _rules)
+  if freeze:
+
+    def labels(params):
+      return jax.tree.map(lambda x: 'frozen' if x else 'trained', frozen(params, freeze))
+
+    rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
   return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
 
 
@@ -65,6 +74,32 @@ def is_matrix(params: Any) -> Any:
     return _name(path) != 'scale' and not _name(path).endswith('_bias')
 
   return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def frozen(params: Any, pattern: str) -> Any:
+  """Which parameters stay as they are: those in whose names `pattern` is found.
+
+  Args:
+    params: tree of arrays, boxed or not.
+    pattern: regular expression; '' freezes nothing. Names are such as 'embedding' and
+      'layers/attention/q'.
+
+  Raises:
+    ConfigError: it finds nothing, or leaves nothing to train.
+  """
+
+  def one(path, _) -> bool:
+    return bool(pattern) and re.search(pattern, name_of(path)) is not None
+
+  chosen = jax.tree_util.tree_map_with_path(one, params)
+  flags = jax.tree.leaves(chosen)
+  if pattern and (all(flags) or not any(flags)):
+    names = [name_of(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    what = 'all parameters' if all(flags) else 'no parameter'
+    raise config_lib.ConfigError(
+      f'config.train.freeze={pattern!r} freezes {what}; there are: {", ".join(names)}'
+    )
+  return chosen
 
 
 def _rules(params: Any) -> Any:
@@ -85,6 +120,10 @@ def _dimensions(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(one, params)
 
 
+def name_of(path: tuple) -> str:
+  """The name of a parameter; linen's boxes, where there are any, add nothing to it."""
+  return '/'.join(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
 def _name(path: tuple) -> str:
-  """The last name of a path; linen's boxes, where there are any, add no names."""
-  return [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1]
+  return name_of(path).rsplit('/', 1)[-1]

@@ -33,22 +33,56 @@ def _init(model: transformer.Transformer, optimizer: optax.GradientTransformatio
   return State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def make(
+def layout(
+  model: transformer.Transformer, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> State:
+  """Shapes, dtypes and shardings of a state; nothing is allocated."""
+  with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+    boxed = jax.eval_shape(lambda: _init(model, optimizer, jax.random.key(0)))
+    shardings = sharding.of_boxed(boxed, mesh)
+
+  def below(where, part):
+    # `part` is one array, or nothing where a rule of the optimizer keeps nothing.
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), part
+    )
+
+  return jax.tree.map(below, shardings, nn.unbox(boxed))
+
+
+def shardings_of(layout: State) -> State:
+  """The shardings alone."""
+  return jax.tree.map(lambda leaf: leaf.sharding, layout)
+
+
+def fresh(
   model: transformer.Transformer,
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
+  layout: State,
   seed: int,
-) -> tuple[State, State]:
-  """A fresh state, made in place on the mesh, and its shardings."""
+) -> State:
+  """A random state, made in place on the mesh."""
 
   def init(key):
-    return _init(model, optimizer, key)
+    return nn.unbox(_init(model, optimizer, key))
 
-  key = jax.random.key(seed)
   with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-    shardings = sharding.of_boxed(jax.eval_shape(init, key), mesh)
-    state = jax.jit(lambda k: nn.unbox(init(k)), out_shardings=shardings)(key)
-  return state, shardings
+    return jax.jit(init, out_shardings=shardings_of(layout))(jax.random.key(seed))
+
+
+def around(
+  params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, layout: State
+) -> State:
+  """The first state of a run that starts from `params`, laid out already."""
+
+  def init(params):
+    return jnp.zeros((), jnp.int32), optimizer.init(params)
+
+  where = shardings_of(layout)
+  with jax.set_mesh(mesh):
+    step, moments = jax.jit(init, out_shardings=(where.step, where.optimizer))(params)
+  return State(step, params, moments)
 
 
 def count(params) -> int:

@@ -12,6 +12,7 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import losses, sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import transformer
+from ttt_jax.training import optimizer as optimizer_lib
 from ttt_jax.training import state as state_lib
 
 Step = Callable[
@@ -38,8 +39,9 @@ def make(
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
   shardings: state_lib.State,
+  freeze: str = '',
 ) -> Step:
-  """The compiled step.
+  """The compiled step; what `freeze` names gets no gradient (see `optimizer.frozen`).
 
   Returns:
     A function of the state (whose memory it takes over) and a global batch on the mesh,
@@ -47,7 +49,10 @@ def make(
   """
 
   def step(state, batch):
+    still = optimizer_lib.frozen(state.params, freeze)
+
     def objective(params):
+      params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, still)
       return loss(model, vocabulary, params, batch)
 
     (_, sums), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)

@@ -1,0 +1,129 @@
+r"""Records as the authors of the method write them: strings in which audio stands as tokens.
+
+`<|begin_of_audio|><|audio_17|>...<|end_of_audio|>` inside the text of a turn; a conversation
+is `{"messages": [{"role", "content"}, ...]}`, `{"conversations": [{"from", "value"}, ...]}`
+or `{"prompt", "response"}`, and an interleaved text is `{"text"}`. Loss falls on what the
+assistant says, and on everything of an interleaved text.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import records
+from ttt_jax import chat
+from ttt_jax import vocabulary as vocabulary_lib
+
+_MARK = re.compile(r'(<\|[a-z0-9_]+\|>)')
+_ROLES = {'human': 'user', 'gpt': 'assistant'}
+
+
+def read(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Names and contents of the records in a JSON list or a file of JSON lines.
+
+  Raises:
+    DataError: the file cannot be read, or a record is no object.
+  """
+  path = pathlib.Path(path)
+  try:
+    text = path.read_text(encoding='utf-8')
+    if text.lstrip().startswith('['):
+      found = json.loads(text)
+    else:
+      found = [json.loads(line) for line in text.splitlines() if line.strip()]
+  except (OSError, ValueError) as error:
+    raise records.DataError(f'{path}: neither a JSON list nor JSON lines ({error})') from error
+  for number, content in enumerate(found):
+    name = f'{path.name}:{number}'
+    if not isinstance(content, dict):
+      raise records.DataError(f'{name}: a record must be an object, not {content!r:.40}')
+    yield name, content
+
+
+def document(name: str, content: dict[str, Any], template: chat.Template) -> chat.Document:
+  """A record as tokens.
+
+  Args:
+    name: of the record, for messages.
+    content: its JSON object.
+    template: of the vocabulary that has the audio tokens.
+
+  Raises:
+    DataError: the record has none of the known forms, or a token is unknown.
+  """
+  try:
+    if isinstance(content.get('text'), str):
+      ids = _tokens(content['text'], template)
+      return _document(ids, [True] * len(ids), template)
+    tokens, targets = [], []
+    for role, said in _turns(content):
+      head, body = template.head(role), [*_tokens(said, template), *template.tail]
+      tokens += head + body
+      targets += [False] * len(head) + [role == 'assistant'] * len(body)
+    return _document(tokens, targets, template)
+  except (vocabulary_lib.VocabularyError, ValueError) as error:
+    raise records.DataError(f'{name}: {error}') from error
+
+
+def _document(tokens: list[int], targets: list[bool], template: chat.Template):
+  ids = np.array(tokens, np.int32)
+  return chat.Document(ids, np.array(targets, bool), template.vocabulary.spans(ids))
+
+
+def _turns(content: dict[str, Any]) -> list[tuple[str, str]]:
+  """Role and text of each turn."""
+  if 'messages' in content:
+    keys, turns = ('role', 'content'), content['messages']
+  elif 'conversations' in content:
+    keys, turns = ('from', 'value'), content['conversations']
+  elif 'prompt' in content and 'response' in content:
+    keys = ('role', 'content')
+    said = (('user', content['prompt']), ('assistant', content['response']))
+    turns = [{'role': role, 'content': text} for role, text in said]
+  else:
+    raise ValueError(
+      'has none of "messages", "conversations", "prompt" with "response", and "text"'
+    )
+  if not isinstance(turns, list) or not turns:
+    raise ValueError('has no turns')
+  out = []
+  for turn in turns:
+    role, said = (turn.get(key) if isinstance(turn, dict) else None for key in keys)
+    if not isinstance(role, str) or not isinstance(said, str):
+      raise ValueError(f'a turn needs the texts {keys[0]!r} and {keys[1]!r}: {turn!r:.80}')
+    out.append((_ROLES.get(role, role), said))
+  return out
+
+
+def _tokens(said: str, template: chat.Template) -> list[int]:
+  """Ids of a text with audio in it; marks of turns in it are refused."""
+  vocabulary, tokens = template.vocabulary, []
+  known = vocabulary.audio_names
+  for part in _MARK.split(said):
+    if part in known:
+      tokens.append(known[part])
+    elif vocabulary_lib.is_mark(part):
+      raise ValueError(f'{part} is not a token that may stand in a text here')
+    elif part:
+      tokens += template.tokenizer.encode(part)
+  _check_spans(np.array(tokens, np.int32), vocabulary)
+  return tokens
+
+
+def _check_spans(tokens: np.ndarray, vocabulary: vocabulary_lib.Vocabulary) -> None:
+  """Audio must stand between a begin token and an end token of its own."""
+  begins = (vocabulary.begin_audio, vocabulary.begin_last)
+  for start, end in vocabulary.spans(tokens):
+    ends = np.flatnonzero(vocabulary.is_end(tokens[start:end]))
+    behind = end < len(tokens) and tokens[end] == vocabulary.end_prompt
+    if start == 0 or tokens[start - 1] not in begins:
+      raise ValueError('audio begins without a begin token')
+    if not behind and (len(ends) != 1 or ends[0] != end - start - 1):
+      raise ValueError('audio must end by one end token')
+  opened = np.flatnonzero(np.isin(tokens, begins))
+  if len(opened) != len(vocabulary.spans(tokens)):
+    raise ValueError('a begin token is followed by no audio')

@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines import authors, records
+from ttt_jax import chat
+
+AUDIO = '<|begin_of_audio|><|audio_3|><|audio_7|><|end_of_audio|>'
+SPOKEN = 'one<|begin_of_audio|><|audio_1|><|end_of_audio_new|> two'
+SPOKEN += '<|begin_of_quad|><|audio_2|><|audio_2|><|end_of_audio_span_last|>'
+CONVERSATION = {
+  'messages': [
+    {'role': 'system', 'content': 'speak', 'text_content': None},
+    {'role': 'user', 'content': AUDIO, 'text_content': '{{text}}'},
+    {'role': 'assistant', 'content': SPOKEN, 'text_content': None},
+  ]
+}
+
+
+def test_a_conversation_is_what_the_template_makes_of_it(assets):
+  document = authors.document('a', CONVERSATION, assets.template)
+  wanted = assets.template.document(
+    [
+      chat.Turn('system', ['speak']),
+      chat.Turn('user', [np.array([3, 7])]),
+      chat.Turn('assistant', ['one', np.array([1]), ' two', np.array([2, 2])]),
+    ]
+  )
+  for got, also in zip(document, wanted):
+    np.testing.assert_array_equal(got, also)
+
+
+def test_other_forms_say_the_same(assets):
+  wanted = authors.document('a', {'messages': CONVERSATION['messages'][1:]}, assets.template)
+  forms = [
+    {'conversations': [{'from': 'human', 'value': AUDIO}, {'from': 'gpt', 'value': SPOKEN}]},
+    {'prompt': AUDIO, 'response': SPOKEN},
+  ]
+  for form in forms:
+    document = authors.document('a', form, assets.template)
+    np.testing.assert_array_equal(document.tokens, wanted.tokens)
+    np.testing.assert_array_equal(document.targets, wanted.targets)
+
+
+def test_all_of_an_interleaved_text_is_a_target(assets):
+  document = authors.document('a', {'text': SPOKEN}, assets.template)
+  assert document.targets.all() and len(document.spans) == 2
+  v = assets.vocabulary
+  ids = document.tokens.tolist()
+  assert v.begin_last in ids and ids[-1] == v.end_last and v.turn_start not in ids
+
+
+@pytest.mark.parametrize(
+  'content,said',
+  [
+    ({}, 'has none of "messages"'),
+    ({'messages': []}, 'has no turns'),
+    ({'messages': [{'role': 'user'}]}, "needs the texts 'role' and 'content'"),
+    ({'messages': [{'role': 'tool', 'content': 'x'}]}, "unknown role 'tool'"),
+    ({'text': 'a<|audio_999|>'}, 'audio_999.> is not a token that may stand'),
+    ({'text': 'a<|im_end|>b'}, 'im_end.> is not a token that may stand'),
+    ({'text': 'a<|mask_token|>b'}, 'mask_token.> is not a token'),
+    ({'text': 'a<|audio_1|><|end_of_audio|>'}, 'without a begin token'),
+    ({'text': 'a<|begin_of_audio|><|audio_1|>b'}, 'must end by one end token'),
+    ({'text': '<|begin_of_audio|><|audio_1|><|end_of_audio|><|audio_2|>'}, 'must end by one'),
+    ({'text': 'a<|begin_of_audio|>b'}, 'followed by no audio'),
+  ],
+)
+def test_bad_records_are_named(assets, content, said):
+  with pytest.raises(records.DataError, match='file:3: .*' + said):
+    authors.document('file:3', content, assets.template)
+
+
+def test_lists_and_lines_are_read(tmp_path):
+  path = tmp_path / 'records'
+  path.write_text(json.dumps([CONVERSATION, {'text': 'a'}]))
+  wanted = [('records:0', CONVERSATION), ('records:1', {'text': 'a'})]
+  assert list(authors.read(path)) == wanted
+  path.write_text('\n'.join(json.dumps(content) for _, content in wanted) + '\n\n')
+  assert list(authors.read(path)) == wanted
+  path.write_text('[1]')
+  with pytest.raises(records.DataError, match='records:0: a record must be an object'):
+    list(authors.read(path))
+  path.write_text('{')
+  with pytest.raises(records.DataError, match='neither a JSON list nor JSON lines'):
+    list(authors.read(path))

@@ -1,0 +1,157 @@
+"""Runs that start from the parameters of another, and train a part of them."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+from conftest import make_config
+
+from ttt_jax import assets as assets_lib
+from ttt_jax import checkpoint
+from ttt_jax import config as config_lib
+from ttt_jax.training import train
+
+
+def config_for(toy_data, **changes):
+  changes = {'train__steps': 2, 'optimizer__learning_rate': 1e-2} | changes
+  return make_config(data__directory=str(toy_data), **changes)
+
+
+@pytest.fixture(scope='module')
+def trained(toy_data, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('first')
+  train.train(config_for(toy_data), workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def given(trained, assets, tmp_path_factory):
+  """Those parameters as a converted checkpoint has them: numpy, in bfloat16, as step 0."""
+  folder = tmp_path_factory.mktemp('given')
+  config = checkpoint.load_config(trained)
+  params = jax.tree.map(
+    lambda leaf: np.asarray(leaf).astype(ml_dtypes.bfloat16), checkpoint.restore_params(trained)
+  )
+  about = checkpoint.describe(config, assets.vocabulary.fingerprint)
+  checkpoint.claim(folder, about, assets)
+  checkpoint.save_params(folder, params, about)
+  return folder, params
+
+
+@pytest.mark.parametrize(
+  'mesh',
+  [{'mesh__data': 2, 'mesh__fsdp': 2, 'mesh__tensor': 2}, {'mesh__fsdp': -1, 'mesh__data': 1}],
+)
+def test_a_run_starts_from_another_on_any_mesh(given, toy_data, tmp_path, mesh):
+  folder, params = given
+  # A learning rate of almost nothing: what comes out is what went in.
+  changes = {'init__checkpoint': str(folder), 'optimizer__learning_rate': 1e-30}
+  state = train.train(config_for(toy_data, **changes, **mesh), tmp_path)
+  for wanted, got in zip(jax.tree.leaves(params), jax.tree.leaves(state.params)):
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, wanted.astype(np.float32))
+  gate = state.params['layers']['mlp']['gate']
+  assert gate.sharding.spec == jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
+
+
+def test_devices_read_their_parts(given):
+  folder, params = given
+  mesh = jax.make_mesh((8,), ('x',))
+  where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('x'))
+  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+  def like(path, leaf):
+    cut = path[-1].key == 'embedding'
+    return jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=where if cut else whole)
+
+  restored = checkpoint.restore_params(folder, jax.tree_util.tree_map_with_path(like, params))
+  rows = len(params['embedding']) // 8
+  assert {s.data.shape[0] for s in restored['embedding'].addressable_shards} == {rows}
+  np.testing.assert_array_equal(restored['embedding'], params['embedding'].astype(np.float32))
+
+
+def test_one_parameter_is_read_alone(given):
+  folder, params = given
+  got = checkpoint.read_param(folder, ('layers', 'mlp', 'gate'))
+  assert isinstance(got, np.ndarray)
+  np.testing.assert_array_equal(got, params['layers']['mlp']['gate'])
+  with pytest.raises(checkpoint.CheckpointError, match='no parameter layers/nothing'):
+    checkpoint.read_param(folder, ('layers', 'nothing'))
+
+
+def test_a_resumed_run_does_not_start_over(given, toy_data, tmp_path):
+  config = config_for(toy_data, init__checkpoint=str(given[0]))
+  first = train.train(config, tmp_path)
+  again = train.train(config, tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+
+
+def test_another_model_is_refused_with_the_flags_that_mend_it(given, toy_data, tmp_path):
+  config = config_for(toy_data, init__checkpoint=str(given[0]), model__layers=3)
+  with pytest.raises(
+    config_lib.ConfigError, match='add --config.model.layers=2 .or train with'
+  ):
+    train.train(config, tmp_path)
+
+
+def test_another_vocabulary_is_refused(given, toy_data, assets, tmp_path):
+  folder, params = given
+  other = assets._replace(tokenizer=assets.tokenizer.added(['<x>']))
+  about = checkpoint.describe(checkpoint.load_config(folder), 'other')
+  checkpoint.claim(tmp_path / 'other', about, other)
+  checkpoint.save_params(tmp_path / 'other', params, about)
+  config = config_for(toy_data, init__checkpoint=str(tmp_path / 'other'))
+  with pytest.raises(assets_lib.AssetError, match='other was made with tokenizer'):
+    train.train(config, tmp_path / 'run')
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_what_is_frozen_stays_and_has_no_state(toy_data, given, tmp_path, name):
+  config = config_for(
+    toy_data,
+    init__checkpoint=str(given[0]),
+    train__freeze='layers|^norm',
+    optimizer__name=name,
+    optimizer__warmup_steps=1,
+  )
+  state = train.train(config, tmp_path)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+    wanted = given[1]
+    for key in path:
+      wanted = wanted[key.key]
+    still = (np.asarray(leaf) == wanted.astype(np.float32)).all()
+    assert still == (path[0].key != 'embedding'), path
+  moments = [leaf.shape for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim > 1]
+  assert moments == [state.params['embedding'].shape] * 2
+  assert train.train(config, tmp_path).step == 2  # and it is restored so
+
+
+def test_freezing_changes_nothing_else(toy_data, given, tmp_path):
+  """The trained part moves as in plain optax on its own gradient."""
+  changes = {'init__checkpoint': str(given[0]), 'optimizer__warmup_steps': 1}
+  frozen = config_for(toy_data, train__freeze='layers', **changes)
+  whole = config_for(toy_data, **changes)
+  part = train.train(frozen, tmp_path / 'a').params
+  both = train.train(whole, tmp_path / 'b').params
+  # The first update is AdamW's sign of the gradient, whatever the clipping.
+  moved = [
+    np.sign(np.asarray(p['norm']['scale']) - given[1]['norm']['scale'].astype(np.float32))
+    for p in (part, both)
+  ]
+  assert (moved[0] == moved[1]).mean() > 0.9
+  assert optax.global_norm(jax.tree.map(np.subtract, part, both)) > 0
+
+
+@pytest.mark.parametrize(
+  'pattern,said',
+  [('nothing', 'freezes no parameter; there are: embedding, layers/'), ('.', 'freezes all')],
+)
+def test_patterns_that_freeze_nothing_or_all_are_refused(toy_data, tmp_path, pattern, said):
+  with pytest.raises(config_lib.ConfigError, match=said):
+    train.train(config_for(toy_data, train__freeze=pattern), tmp_path)
+
+
+def test_a_broken_pattern_is_refused():
+  with pytest.raises(config_lib.ConfigError, match='no regular expression'):
+    make_config(train__freeze='(')
