@@ -64,7 +64,7 @@ def write_source(directory: pathlib.Path, size: str) -> tuple[int, int]:
   base = _Base()
   model, _ = families.model_from(values, base, 'config.json')
   rng = np.random.default_rng(0)
-  noise = (0.02 * rng.standard_normal(2**20, np.float32)).astype(ml_dtypes.bfloat16)
+  noise = (0.02 * rng.standard_normal(1_000_003, np.float32)).astype(ml_dtypes.bfloat16)
   shapes = {
     row.theirs.format(layer=layer): row.their_shape
     for row in table.rows(model, ROWS)
@@ -72,9 +72,8 @@ def write_source(directory: pathlib.Path, size: str) -> tuple[int, int]:
   }
 
   def make(shape):
-    # Shifted noise is random enough here, and fast.
-    start = int(rng.integers(2**20))
-    return np.resize(np.roll(noise, start), shape)
+    # Noise that repeats is random enough here, and fast.
+    return np.resize(np.roll(noise, int(rng.integers(len(noise)))), shape)
 
   sizes = {name: 2 * int(np.prod(shape)) for name, shape in shapes.items()}
   makers = ((name, lambda shape=shape: make(shape)) for name, shape in shapes.items())

@@ -118,11 +118,16 @@ def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
     (jax.Array, handlers.ArrayHandler()),
     (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)),
   )
-  # In chunks, so that a device of a mesh can read its part alone.
-  chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
-  limited = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, type_handler_registry=registry)
-  with ocp.Checkpointer(limited) as writer:
-    writer.save(path / 'params', args=ocp.args.PyTreeSave(params, save_args=chunks))
+  # In chunks, so that a device of a mesh can read its part alone; and in files that are not
+  # large, because what goes into one is held in memory until it is written.
+  arguments = ocp.args.PyTreeSave(
+    params,
+    save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params),
+    ocdbt_target_data_file_size=2 * _CHUNK_BYTES,
+  )
+  handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+  with ocp.Checkpointer(handler) as writer:
+    writer.save(path / 'params', args=arguments)
   with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
     writer.save(path / 'metadata', args=ocp.args.JsonSave(about))
 
