@@ -143,3 +143,51 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
 def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message):
   code, said = tool('train', f'--workdir={tmp_path / "run"}', *flags)
   assert code != 0 and message in said and 'Traceback' not in said, said
+
+
+def test_a_run_goes_to_hugging_face_and_back_and_on(folder, tmp_path):
+  run, theirs, again = folder / 'run', tmp_path / 'theirs', tmp_path / 'again'
+  for arguments in (
+    ('convert', 'to-hf', f'--checkpoint={run}', f'--out={theirs}', '--shard-gib=0.0001'),
+    ('convert', 'from-hf', '--source', theirs, '--out', again),
+  ):
+    code, said = tool(*arguments)
+    assert code == 0, said
+  assert (theirs / 'model.safetensors.index.json').exists()
+  recording = next((folder / 'data' / 'audio').glob('*.wav'))
+  answers = [tool('generate', f'--checkpoint={x}', f'--ask={recording}') for x in (run, again)]
+  assert answers[0] == answers[1] and answers[0][0] == 0
+  code, said = tool(
+    *('train', f'--config=configs/finetune.py:{again}', f'--workdir={tmp_path / "on"}'),
+    *(f'--config.data.directory={folder / "data"}', '--config.train.steps=1'),
+    *('--config.data.batch_size=2', '--config.data.row_length=160'),
+    '--config.train.freeze=layers',
+  )
+  assert code == 0, said
+  assert f'starting from {again}' in said
+
+
+@pytest.mark.parametrize(
+  'arguments,message',
+  [
+    (['--out=x'], 'begin with one of: from-hf, to-hf'),
+    (['from-hf', '--out=x'], 'from-hf needs --source'),
+    (['to-hf', 'more', '--out=x', '--checkpoint=y'], 'not understood: more'),
+    (['to-hf', '--out=x', '--checkpoint=/nowhere'], 'no run is described here'),
+    (['from-hf', '--out=x', '--source=/nowhere'], '/nowhere is not a folder'),
+  ],
+)
+def test_conversions_that_cannot_be_done_say_why(arguments, message):
+  code, said = tool('convert', *arguments)
+  assert code != 0 and message in said and 'Traceback' not in said
+
+
+def test_records_in_the_authors_format_become_a_data_set(folder, tmp_path):
+  path, out = tmp_path / 'records.jsonl', tmp_path / 'data'
+  path.write_text('{"prompt": "one", "response": "two<|begin_of_quad|>"}\n')
+  arguments = ('prepare', f'--source={path}', f'--checkpoint={folder / "run"}', f'--out={out}')
+  code, said = tool(*arguments)
+  assert code != 0 and 'records.jsonl:0: a begin token is followed by no audio' in said
+  path.write_text('{"prompt": "one", "response": "two"}\n{"text": "three plus one"}\n')
+  code, said = tool(*arguments)
+  assert code == 0 and f'{out}: 2 records' in said
