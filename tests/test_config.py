@@ -105,9 +105,19 @@ def _imports(path: pathlib.Path):
         yield full if is_module or is_package else node.module
 
 
+EXPORTED = ROOT / 'ttt_jax' / 'conversion' / 'exported'  # never imported: copied into exports
+
+
 def _modules():
   for top in ('ttt_jax', 'data_pipelines', 'configs'):
-    yield from sorted((ROOT / top).rglob('*.py'))
+    yield from sorted(p for p in (ROOT / top).rglob('*.py') if p.parent != EXPORTED)
+
+
+@pytest.mark.parametrize('path', EXPORTED.glob('*.py'), ids=lambda p: p.name)
+def test_exported_files_stand_alone(path):
+  for imported in _imports(path):
+    own = imported in ('configuration_ttt', 'None') or imported.startswith('configuration_ttt.')
+    assert own or imported.split('.')[0] in ('torch', 'transformers', 'types', 'typing')
 
 
 @pytest.mark.parametrize('path', _modules(), ids=lambda p: str(p.relative_to(ROOT)))

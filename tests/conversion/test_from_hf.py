@@ -11,6 +11,7 @@ import torch
 import transformers
 from conftest import make_config
 from safetensors import numpy as safetensors_numpy
+from transformers import dynamic_module_utils
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, checkpoint, errors
@@ -265,16 +266,29 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path):
     convert(source, tmp_path / 'ours', audio_codebook=CODES)
 
 
-def test_a_sentencepiece_source_is_extended_and_exported(assets, tmp_path):
-  theirs = sources.make('llama', rows=assets.tokenizer.size)
+@pytest.mark.parametrize('family', ['llama', 'qwen2', 'qwen3'])
+def test_a_sentencepiece_source_is_extended_and_exported(assets, family, tmp_path, monkeypatch):
+  monkeypatch.setattr(dynamic_module_utils, 'HF_MODULES_CACHE', str(tmp_path / 'modules'))
+  theirs = sources.make(family, rows=assets.tokenizer.size)
   theirs.save_pretrained(tmp_path / 'source')
   assets.tokenizer.save(tmp_path / 'source')
   convert(tmp_path / 'source', tmp_path / 'ours', audio_codebook=CODES)
   to_hf.convert(tmp_path / 'ours', tmp_path / 'theirs')
-  tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'theirs')
   vocabulary = assets_lib.load(tmp_path / 'ours' / 'assets').vocabulary
-  assert tokenizer.encode('<|audio_3|>') == [vocabulary.codebook_start + 3]
-  assert tokenizer.encode('three seven one') == assets.tokenizer.encode('three seven one')
+  text = 'three  seven\none two'
+  for trust in (True, None):
+    folder = tmp_path / 'theirs'
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+    assert tokenizer.encode('<|audio_3|>') == [vocabulary.codebook_start + 3]
+    assert tokenizer.encode(text) == assets.tokenizer.encode(text)
+    said = 'speak', '<|begin_of_audio|><|audio_1|><|end_of_audio|> three'
+    turns = [chat.Turn('system', said[:1]), chat.Turn('user', [np.array([1]), ' three'])]
+    whole = tokenizer.apply_chat_template(
+      [{'role': turn.role, 'content': content} for turn, content in zip(turns, said)],
+      add_generation_prompt=True,
+    )['input_ids']
+    template = assets_lib.load(tmp_path / 'ours' / 'assets').template
+    assert whole == template.prompt(turns).tolist()
   (tmp_path / 'theirs' / 'tokenizer.json').unlink()
   shutil.rmtree(tmp_path / 'theirs' / from_hf.ASSETS)
   with pytest.raises(vocabulary_lib.VocabularyError, match='no token <.end_of_audio.>'):

@@ -21,7 +21,7 @@ from ttt_jax.conversion import families, from_hf, table, tensors, tokenizer_file
 
 SHARD_BYTES = 2 * 2**30
 _CODE = pathlib.Path(__file__).with_name('exported')
-_FILES = ('configuration_ttt.py', 'modeling_ttt.py')
+_FILES = ('configuration_ttt.py', 'modeling_ttt.py', 'tokenization_ttt.py')
 
 
 def convert(

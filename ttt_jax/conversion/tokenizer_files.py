@@ -13,10 +13,12 @@ from ttt_jax.conversion import table
 
 # Qwen's template, in the language of transformers: see chat.py.
 _CHAT = (
-  "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + "
+  "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + JOINT"
   "message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Where a text is written with a space before it, so is what follows the line of the role.
+_SPACE_JOINT = "('' if message['content'].startswith('<|') else ' ') + "
 _PADDING = '<|endoftext|>'  # of Qwen's tokenizers; where it is missing, the end of a turn pads
 _SPACE = '\u2581'  # what sentencepiece writes for a space
 
@@ -34,9 +36,11 @@ def write(
   Raises:
     ConversionError: the tokenizer cannot be written so.
   """
-  base = tokenizer
+  base, spaced = tokenizer, False
   if isinstance(tokenizer, tokenizer_lib.SentencePiece):
-    base = tokenizer_lib.HuggingFace(json.dumps(from_sentencepiece(tokenizer.model)))
+    content = from_sentencepiece(tokenizer.model)
+    spaced = any(step['type'] == 'Prepend' for step in content['normalizer']['normalizers'])
+    base = tokenizer_lib.HuggingFace(json.dumps(content))
     tokenizer.save(directory)
   ids = dict(vocabulary.names)
   for code in range(vocabulary.codebook_size):
@@ -57,9 +61,10 @@ def write(
     pass
   settings = {
     'tokenizer_class': 'PreTrainedTokenizerFast',
+    'auto_map': {'AutoTokenizer': [None, 'tokenization_ttt.TtTTokenizer']},
     'eos_token': vocabulary_lib.TURN_END,
     'pad_token': padding,
-    'chat_template': _CHAT,
+    'chat_template': _CHAT.replace('JOINT', _SPACE_JOINT if spaced else ''),
     'clean_up_tokenization_spaces': False,
   }
   text = json.dumps(settings, indent=1) + '\n'
