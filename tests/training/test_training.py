@@ -153,7 +153,7 @@ def run_steps(source, config, devices, steps):
   model = transformer.Transformer(config.model, vocabulary.size)
   tx = optimizer.make(config.optimizer, max(10, steps))
   current, shardings = state.make(model, tx, mesh, 0)
-  step = step_lib.make(model, vocabulary, tx, mesh, shardings)
+  step = step_lib.make(model, vocabulary, config.objective, tx, mesh, shardings)
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):

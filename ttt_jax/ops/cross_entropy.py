@@ -56,7 +56,7 @@ class Options(NamedTuple):
   bounds: tuple[int, ...]
   excluded: int | None = None
   z_loss: float = 0.0
-  chunk: int = 1024
+  chunk: int = 512
   axes: Axes = Axes()
 
 
@@ -188,7 +188,7 @@ def _chunks(tokens, member, rows, d_head, interval, options, gradient):
   size = min(options.chunk, count)
   places = jnp.flatnonzero(member, size=-(-count // size) * size, fill_value=count)
   members = jnp.sum(member, dtype=jnp.int32)
-  if axes.tokens:  # as many chunks on all devices, as they meet within them
+  if axes.vocabulary and axes.tokens:  # devices that meet in a loop go round it equally often
     members = lax.pmax(members, axes.tokens)
   used, first_id = slice(*interval), interval[0]
   if axes.vocabulary:  # which rows are here depends on the device: take all

@@ -47,7 +47,9 @@ def train(
   model = transformer.Transformer(config.model, assets.vocabulary.size)
   transformation = optimizer.make(config.optimizer, config.train.steps)
   current, shardings = state.make(model, transformation, mesh, config.seed)
-  step = step_lib.make(model, assets.vocabulary, transformation, mesh, shardings)
+  step = step_lib.make(
+    model, assets.vocabulary, config.objective, transformation, mesh, shardings
+  )
   logging.info('%.3g M parameters on %s', state.count(current.params) / 1e6, mesh)
   with checkpoint.manager(workdir, config.train.keep) as checkpoints:
     if checkpoints.latest_step() is not None:
