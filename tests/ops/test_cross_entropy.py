@@ -101,12 +101,13 @@ def test_targets_among_others_give_exactly_what_they_give_alone(ids):
 
 @pytest.mark.parametrize('share', [0.0, 0.2, 1.0])
 @pytest.mark.parametrize('ids', [FREE, RESTRICTED])
-def test_only_chunks_of_targets_are_done(monkeypatch, share, ids):
-  done, softmax = [], ce._softmax
+def test_only_chunks_of_targets_and_ids_of_their_class_are_done(monkeypatch, share, ids):
+  done, shapes, softmax = [], [], ce._softmax
 
-  def counting(*arguments):
+  def counting(logits, *arguments):
+    shapes.append(logits.shape)
     jax.debug.callback(lambda: done.append(1))
-    return softmax(*arguments)
+    return softmax(logits, *arguments)
 
   monkeypatch.setattr(ce, '_softmax', counting)
   arrays, chunk = draw(1, share), 3
@@ -115,6 +116,7 @@ def test_only_chunks_of_targets_are_done(monkeypatch, share, ids):
   targets = np.asarray(arrays[2])[np.asarray(arrays[3]) > 0]
   counts = [np.sum((targets >= a) & (targets < b)) for a, b in zip(ids[0], ids[0][1:])]
   assert len(done) == sum(-(-count // chunk) for count in counts)
+  assert set(shapes) == {(chunk, b - a) for a, b in zip(ids[0], ids[0][1:])}
 
 
 def test_each_class_is_predicted_by_its_own_rows_of_the_head():

@@ -205,7 +205,8 @@ def _chunks(tokens, member, rows, d_head, interval, options, gradient):
     start = number * size
     place = lax.dynamic_slice_in_dim(places, start, size)
     x, target, weight = (
-      array.at[place].get(mode='fill', fill_value=fill) for array, fill in zip(tokens, fills)
+      jnp.take(array, place, axis=0, mode='fill', fill_value=fill)
+      for array, fill in zip(tokens, fills)
     )
     logits = jnp.einsum('LD,VD->LV', x, rows, preferred_element_type=F32)
     logits = jnp.where(possible, logits, -jnp.inf)
