@@ -85,7 +85,7 @@ def write_source(directory: pathlib.Path, size: str) -> tuple[int, int]:
 class _Base:
   """What a config.json does not say."""
 
-  remat, attention = True, 'dense'
+  remat, attention, loss_chunk = True, 'dense', 512
 
 
 def _tokenizer() -> dict:

@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
   o.sst = 0.5  # probability that the last response span is cut
   o.sst_range = (0.3, 0.9)  # to this part of its tokens
   o.sst_above = 10  # if it has more tokens than this
+  # Predict text among text-class ids alone, and audio among audio-class ids without the mask.
+  o.restrict_classes = False
+  o.z_loss = 0.0  # weight of log(Z)^2, which keeps logits from drifting; 1e-4 is usual
 
   c.model = m = ml_collections.ConfigDict()
   m.layers = 2
@@ -59,6 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
   m.dtype = 'bfloat16'  # of activations and matrix products; parameters are float32
   m.remat = True  # recompute each layer's activations in the backward pass
   m.attention = 'dense'  # implementation of attention by intervals
+  m.loss_chunk = 512  # targets, on each device, whose logits exist at a time
 
   c.init = i = ml_collections.ConfigDict()
   i.checkpoint = ''  # folder of a run whose parameters a new one starts from; '': random ones

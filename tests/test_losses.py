@@ -1,41 +1,116 @@
+import dataclasses
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+from conftest import make_config
 
 from ttt_jax import batch as batch_lib
-from ttt_jax import losses
+from ttt_jax import config as config_lib
+from ttt_jax import losses, sharding
+from ttt_jax import vocabulary as vocabulary_lib
+
+SHAPE, WIDTH = (2, 5), 6
+VOCABULARY = vocabulary_lib.Vocabulary(
+  size=9,
+  audio_start=4,
+  codebook_start=4,
+  codebook_size=1,
+  turn_start=0,
+  turn_end=1,
+  begin_audio=2,
+  begin_last=3,
+  end_prompt=5,
+  end_inner=6,
+  end_last=7,
+  mask=8,
+  tokenizer='none',
+)
+AUDIO = VOCABULARY.audio_start
 
 
-def test_padding_of_the_vocabulary_is_never_likely():
-  logits = jax.random.normal(jax.random.key(0), (1, 3, 8)).at[..., 6:].set(50.0)
-  targets = jnp.array([[0, 5, 2]])
-  ours, correct = losses.cross_entropy(logits, targets, 6)
-  wanted = optax.softmax_cross_entropy_with_integer_labels(logits[..., :6], targets)
-  np.testing.assert_allclose(ours, wanted, rtol=1e-6)
-  np.testing.assert_array_equal(correct, logits[..., :6].argmax(-1) == targets)
-
-
-def test_joint_loss_is_the_weighted_mean_and_splits_by_class():
+@pytest.fixture
+def arrays():
+  """Hidden states, a head with padding rows, and a batch."""
   rng = np.random.default_rng(0)
-  shape, v, audio_start = (2, 5), 9, 4
-  logits = jnp.array(rng.normal(size=(*shape, v)), jnp.float32)
-  targets = rng.integers(0, v, shape)
-  weights = rng.random(shape).astype(np.float32)
+  head = rng.normal(size=(16, WIDTH)).astype(np.float32)
+  targets = rng.integers(0, VOCABULARY.mask, SHAPE)
+  hidden = (rng.normal(size=(*SHAPE, WIDTH)) + 0.4 * head[targets]).astype(np.float32)
+  weights = rng.random(SHAPE).astype(np.float32)
   weights[0, 1] = weights[1, 3] = 0
-  noise = np.where(targets >= audio_start, 0.35, 0).astype(np.float32)
-  start, end = np.zeros(shape, int), np.ones(shape, int)
+  noise = np.where(targets >= AUDIO, 0.35, 0).astype(np.float32)
+  start, end = np.zeros(SHAPE, int), np.ones(SHAPE, int)
   end[1, 3:] = 0
   batch = batch_lib.Batch(
     targets, start, start, end, targets, weights, noise, np.array([2.0, 1.0], np.float32)
   )
-  loss, sums = losses.joint(logits, batch, audio_start, v)
-  nll = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
-  np.testing.assert_allclose(loss, (weights * nll).sum() / 3, rtol=1e-6)
-  text = (weights > 0) & (targets < audio_start)
-  audio = (weights > 0) & (targets >= audio_start)
-  np.testing.assert_allclose(sums.text_loss, nll[text].sum(), rtol=1e-6)
+  return hidden, head, batch
+
+
+def joint(arrays, chunk=4, **changes):
+  objective = dataclasses.replace(make_config().objective, **changes)
+  return losses.joint(*arrays, VOCABULARY, objective, chunk)
+
+
+def test_joint_loss_is_the_weighted_mean_and_splits_by_class(arrays):
+  hidden, head, batch = arrays
+  loss, sums = joint(arrays)
+  logits = hidden @ head[: VOCABULARY.size].T
+  nll = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets))
+  np.testing.assert_allclose(loss, (batch.weights * nll).sum() / 3, rtol=1e-5)
+  text = (batch.weights > 0) & (batch.targets < AUDIO)
+  audio = (batch.weights > 0) & (batch.targets >= AUDIO)
+  np.testing.assert_allclose(sums.text_loss, nll[text].sum(), rtol=1e-5)
   assert sums.text_count == text.sum()
-  np.testing.assert_allclose(sums.audio_loss[3], nll[audio].sum(), rtol=1e-6)
+  np.testing.assert_allclose(sums.audio_loss[3], nll[audio].sum(), rtol=1e-5)
+  right = (logits.argmax(-1) == batch.targets) & audio
+  assert sums.audio_correct[3] == right.sum() > 0
   assert sums.audio_count.tolist() == [0, 0, 0, audio.sum(), 0, 0, 0, 0, 0, 0]
   assert sums.filled == 8 and sums.positions == 10
+
+
+def test_restricted_targets_are_predicted_among_the_ids_of_their_class(arrays):
+  hidden, head, batch = arrays
+  _, sums = joint(arrays, restrict_classes=True)
+  logits = hidden @ head.T
+  text = (batch.weights > 0) & (batch.targets < AUDIO)
+  audio = (batch.weights > 0) & (batch.targets >= AUDIO)
+  for ids, offset, chosen, ours in (
+    (slice(0, AUDIO), 0, text, sums.text_loss),
+    (slice(AUDIO, VOCABULARY.mask), AUDIO, audio, sums.audio_loss[3]),
+  ):
+    nll = optax.softmax_cross_entropy_with_integer_labels(
+      logits[chosen][:, ids], batch.targets[chosen] - offset
+    )
+    np.testing.assert_allclose(ours, nll.sum(), rtol=1e-5)
+  free, _ = joint(arrays)
+  assert joint(arrays, restrict_classes=True)[0] < free
+
+
+def test_z_loss_is_in_the_objective_and_in_no_reported_part(arrays):
+  hidden, head, batch = arrays
+  (loss, sums), (with_z, with_z_sums) = joint(arrays), joint(arrays, z_loss=0.1)
+  log_z = jax.nn.logsumexp(hidden @ head[: VOCABULARY.size].T, -1)
+  np.testing.assert_allclose(
+    with_z - loss, 0.1 * (batch.weights * log_z**2).sum() / 3, rtol=1e-4
+  )
+  for name in ('text_loss', 'audio_loss', 'audio_correct'):
+    np.testing.assert_array_equal(getattr(sums, name), getattr(with_z_sums, name))
+
+
+def test_the_loss_is_laid_out_as_the_mesh_is():
+  objective = make_config().objective
+
+  def axes():
+    return losses.options(VOCABULARY, objective, 4).axes
+
+  assert not any(axes())
+  for sizes, wanted in (
+    ({'data': 8}, (('data',), (), (), ())),
+    ({'data': 2, 'fsdp': 2, 'tensor': 2}, (('data', 'fsdp'), (), ('tensor',), ('fsdp',))),
+    ({'data': 1, 'tensor': 8}, ((), (), ('tensor',), ())),
+  ):
+    mesh = sharding.make_mesh(config_lib.Mesh(**{'fsdp': 1, 'tensor': 1} | sizes))
+    with jax.set_mesh(mesh):
+      assert axes() == wanted

@@ -208,8 +208,8 @@ def describe(config: config_lib.Config, vocabulary: str) -> dict[str, Any]:
 def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
   """Refuses a folder that holds another run: other batches, or another network.
 
-  What may change from one start of a run to the next is how long it trains, how it is laid
-  on devices, how it decodes, and the rates of its optimizer.
+  What may change from one start of a run to the next is how long it trains, how it is
+  computed and laid on devices, how it decodes, and the rates of its optimizer.
 
   Raises:
     CheckpointError: names the first setting that differs.
@@ -219,12 +219,11 @@ def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
   if not pathlib.Path(workdir, CONFIG).exists():
     return
   old = _read(workdir)
+  free = ['data.directory', 'data.threads']
+  free += [f'model.{key}' for key in config_lib.HOW_COMPUTED]
+  fixed = ('vocabulary', 'seed', 'data', 'mask', 'objective', 'model', 'train.freeze')
   for name, was, now in _differences(old, described):
-    if name == 'vocabulary' or (
-      name.split('.')[0] in ('seed', 'data', 'mask', 'objective', 'model')
-      and name not in ('data.directory', 'data.threads')
-      or name == 'train.freeze'
-    ):
+    if (name in fixed or name.split('.')[0] in fixed) and name not in free:
       raise CheckpointError(
         f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'
       )

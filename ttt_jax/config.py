@@ -75,6 +75,8 @@ class Objective:
   sst: float
   sst_range: tuple[float, float]
   sst_above: int
+  restrict_classes: bool
+  z_loss: float
 
   def __post_init__(self):
     _one_of('objective.schedule', self.schedule, ('linear', 'cosine', 'polynomial'))
@@ -84,8 +86,13 @@ class Objective:
     for name in ('banom', 'ppm', 'sst'):
       value = getattr(self, name)
       _require(0 <= value <= 1, f'objective.{name}', value, 'a probability')
+    _require(self.z_loss >= 0, 'objective.z_loss', self.z_loss, 'at least 0')
     low, high = self.sst_range
     _require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
+
+
+# Keys of `Model` that say how it is computed, and not what it is.
+HOW_COMPUTED = ('dtype', 'remat', 'attention', 'loss_chunk')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +119,12 @@ class Model:
   dtype: str
   remat: bool
   attention: str
+  loss_chunk: int
 
   def __post_init__(self):
     sizes = ('layers', 'width', 'heads', 'kv_heads', 'head_width', 'mlp_width')
-    _positive('model', self, *sizes, 'vocabulary_multiple', 'rope_theta', 'norm_epsilon')
+    sizes += ('vocabulary_multiple', 'loss_chunk')
+    _positive('model', self, *sizes, 'rope_theta', 'norm_epsilon')
     _one_of('model.rope_scaling', self.rope_scaling, ('none', 'linear', 'llama3'))
     _positive('model', self, 'rope_factor', 'rope_low_turns', 'rope_original_length')
     _require(

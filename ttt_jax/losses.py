@@ -6,6 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ttt_jax import batch as batch_lib
+from ttt_jax import config as config_lib
+from ttt_jax import sharding
+from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.ops import cross_entropy
 
 NOISE_BINS = 10  # accuracy is reported for ten ranges of the noise level
 
@@ -14,7 +18,7 @@ class Sums(NamedTuple):
   """Sums over the positions of a batch, float32; reports are ratios of them.
 
   Attributes:
-    objective: weighted cross-entropy over both parts of the loss.
+    objective: weighted cross-entropy over both parts of the loss, with the z-loss.
     normalizer: what the objective is divided by.
     text_loss: cross-entropy of text targets, nats.
     text_count: text targets.
@@ -36,46 +40,47 @@ class Sums(NamedTuple):
   filled: jax.Array
 
 
-def cross_entropy(
-  logits: jax.Array, targets: jax.Array, vocabulary_size: int
-) -> tuple[jax.Array, jax.Array]:
-  """Cross-entropy, and whether the most likely id is the target.
-
-  Args:
-    logits: float32 [B, L, V]; rows from `vocabulary_size` on are padding and never drawn.
-    targets: int32 [B, L].
-    vocabulary_size: ids in use.
-
-  Returns:
-    float32 [B, L] in nats, and bool [B, L].
-  """
-  padding = jnp.arange(logits.shape[-1]) >= vocabulary_size
-  logits = jnp.where(padding, -jnp.inf, logits)
-  right = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
-  return jax.nn.logsumexp(logits, -1) - right, logits.max(-1) == right
+def options(
+  vocabulary: vocabulary_lib.Vocabulary, objective: config_lib.Objective, chunk: int
+) -> cross_entropy.Options:
+  """How the cross-entropy is taken, under the mesh that is set, if any."""
+  bounds, excluded = (0, vocabulary.size), None
+  if objective.restrict_classes:
+    bounds, excluded = (0, vocabulary.audio_start, vocabulary.size), vocabulary.mask
+  names = ('batch', 'length', 'vocabulary', 'embed')
+  axes = cross_entropy.Axes(*map(sharding.axes_of, names))
+  return cross_entropy.Options(bounds, excluded, objective.z_loss, chunk, axes)
 
 
 def joint(
-  logits: jax.Array, batch: batch_lib.Batch, audio_start: int, vocabulary_size: int
+  hidden: jax.Array,
+  head: jax.Array,
+  batch: batch_lib.Batch,
+  vocabulary: vocabulary_lib.Vocabulary,
+  objective: config_lib.Objective,
+  chunk: int,
 ) -> tuple[jax.Array, Sums]:
   """The loss of a batch and the sums behind the reported metrics.
 
   Args:
-    logits: float32 [B, L, V].
+    hidden: [B, L, D], final hidden states.
+    head: [V, D], the output layer.
     batch: targets, weights and the divisor.
-    audio_start: the first audio-class id; a target's class is its part of the loss.
-    vocabulary_size: ids in use.
+    vocabulary: the classes; a target's class is its part of the loss.
+    objective: z-loss, and whether softmaxes are restricted to the target's class.
+    chunk: positions, on each device, whose logits exist at a time.
   """
-  loss, correct = cross_entropy(logits, batch.targets, vocabulary_size)
+  total, (loss, correct) = cross_entropy.cross_entropy(
+    hidden, head, batch.targets, batch.weights, options(vocabulary, objective, chunk)
+  )
   counted = batch.weights > 0
-  audio = counted & (batch.targets >= audio_start)
+  audio = counted & (batch.targets >= vocabulary.audio_start)
   text = counted & ~audio
-  loss = jnp.where(counted, loss, 0)
   level = jnp.clip((batch.noise * NOISE_BINS).astype(jnp.int32), 0, NOISE_BINS - 1)
   bins = jax.nn.one_hot(level, NOISE_BINS) * audio[..., None]
-  objective, normalizer = jnp.sum(batch.weights * loss), jnp.sum(batch.normalizer)
+  normalizer = jnp.sum(batch.normalizer)
   sums = Sums(
-    objective=objective,
+    objective=total,
     normalizer=normalizer,
     text_loss=jnp.sum(loss * text),
     text_count=jnp.sum(text, dtype=jnp.float32),
@@ -85,4 +90,4 @@ def joint(
     positions=jnp.float32(counted.size),
     filled=jnp.sum(batch.kv_end > batch.kv_start, dtype=jnp.float32),
   )
-  return objective / jnp.maximum(normalizer, 1), sums
+  return total / jnp.maximum(normalizer, 1), sums

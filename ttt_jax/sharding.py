@@ -57,6 +57,14 @@ def of_batch(mesh: Mesh) -> batch_lib.Batch:
   return batch_lib.Batch(*(rows for _ in batch_lib.Batch._fields))
 
 
+def axes_of(name: str) -> tuple[str, ...]:
+  """Axes of the mesh set by `jax.set_mesh` along which a logical axis is cut into parts."""
+  axes = dict(RULES)[name] or ()
+  axes = (axes,) if isinstance(axes, str) else axes
+  sizes = jax.sharding.get_abstract_mesh().shape  # empty without a mesh
+  return tuple(axis for axis in axes if sizes.get(axis, 1) > 1)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """The sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

@@ -12,16 +12,20 @@ from ttt_jax.evaluation import judge, likelihood
 from ttt_jax.model import transformer
 
 
-def test_a_model_that_knows_nothing_needs_the_log_of_the_vocabulary(assets, documents):
-  config = make_config()
+@pytest.mark.parametrize('restrict', [False, True])
+def test_a_model_that_knows_nothing_needs_the_log_of_the_ids(assets, documents, restrict):
+  config = make_config(objective__restrict_classes=restrict, objective__z_loss=0.5)
   v = assets.vocabulary
+  text, audio = v.size, v.size
+  if restrict:
+    text, audio = v.audio_start, v.size - v.audio_start - 1  # the mask is never predicted
   model = transformer.Transformer(config.model, v.size)
   ids = np.zeros((1, 2), np.int32)
   params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
   params = jax.tree.map(np.zeros_like, params)
   out = likelihood.measure(model, params, documents[:10], v, config.mask, config.objective)
-  assert out['text_nats'] == pytest.approx(math.log(v.size), rel=1e-5)
-  assert out['audio_bound'] == pytest.approx(math.log(v.size), rel=1e-5)
+  assert out['text_nats'] == pytest.approx(math.log(text), rel=1e-5)
+  assert out['audio_bound'] == pytest.approx(math.log(audio), rel=1e-5)
   spans = [d.spans[d.responses] for d in documents[:10]]
   assert out['audio_tokens'] == sum(int(np.diff(s).sum()) for s in spans)
 

@@ -155,7 +155,7 @@ def run_steps(source, config, devices, steps):
   layout = state.layout(model, tx, mesh)
   shardings = state.shardings_of(layout)
   current = state.fresh(model, tx, mesh, layout, 0)
-  step = step_lib.make(model, vocabulary, tx, mesh, shardings)
+  step = step_lib.make(model, vocabulary, config.objective, tx, mesh, shardings)
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):

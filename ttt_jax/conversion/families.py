@@ -59,7 +59,7 @@ def model_from(
 
   Args:
     values: the file's content.
-    base: gives what a config.json does not say (attention implementation, remat).
+    base: gives what a config.json does not say: how the model is computed.
     name: of the file, for messages.
 
   Raises:
@@ -102,6 +102,7 @@ def model_from(
       dtype='bfloat16' if _dtype(values) == 'bfloat16' else 'float32',
       remat=base.remat,
       attention=base.attention,
+      loss_chunk=base.loss_chunk,
     )
   except (TypeError, config_lib.ConfigError) as error:
     raise table.ConversionError(f'{name}: {error}') from error

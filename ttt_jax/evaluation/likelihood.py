@@ -18,11 +18,12 @@ import numpy as np
 
 from data_pipelines import rows
 from ttt_jax import batch as batch_lib
-from ttt_jax import chat, losses
+from ttt_jax import chat
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import corruption
 from ttt_jax.model import transformer
+from ttt_jax.training import step
 
 _BATCH = 32
 _LENGTH_MULTIPLE = 64
@@ -72,7 +73,7 @@ def measure(
     documents: held-out documents.
     vocabulary: their ids.
     mask: as in training.
-    objective: gives nothing but the normalization, which is undone here.
+    objective: says whether targets are predicted among the ids of their class alone.
     samples: draws of k for each span; they are spread evenly over 1..n.
     seed: of the draws.
 
@@ -80,7 +81,7 @@ def measure(
     `text_nats` a text target, `audio_bound` nats an audio token, and how many there were:
     `text_targets`, `audio_tokens`; a rate whose count is 0 is left out.
   """
-  objective = dataclasses.replace(objective, normalization='token')
+  objective = dataclasses.replace(objective, normalization='token', z_loss=0.0)
   rng = np.random.default_rng(seed)
   clean, noisy, audio_tokens = [], [], 0
   for document in documents:
@@ -96,7 +97,7 @@ def measure(
       for draw in range(samples):
         count = 1 + int((draw + offset) / samples * size)
         noisy.append(exact_count(document, span, count, rng, objective, vocabulary))
-  score = jax.jit(_scorer(model, vocabulary))
+  score = jax.jit(_scorer(model, vocabulary, objective))
   text, targets = _total(score, params, clean, mask, objective, vocabulary)
   audio, _ = _total(score, params, noisy, mask, objective, vocabulary)
   out = {'text_targets': targets, 'audio_tokens': audio_tokens}
@@ -107,12 +108,9 @@ def measure(
   return out
 
 
-def _scorer(model, vocabulary):
+def _scorer(model, vocabulary, objective):
   def score(params, batch):
-    logits = model.apply(
-      {'params': params}, batch.inputs, batch.positions, batch.kv_start, batch.kv_end
-    )
-    _, sums = losses.joint(logits, batch, vocabulary.audio_start, vocabulary.size)
+    _, sums = step.loss(model, vocabulary, objective, params, batch)
     return sums.objective, sums.text_count
 
   return score

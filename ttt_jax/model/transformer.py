@@ -154,11 +154,14 @@ class Transformer(nn.Module):
     x, _ = self.layers(x, positions, kv_start, kv_end)
     return self.norm(x)
 
+  def output_layer(self) -> jax.Array:
+    """What hidden states are multiplied with, float32 [V, D]; V covers padding rows too."""
+    return self.embedding if self.config.tied else self.head
+
   def unembed(self, hidden: jax.Array) -> jax.Array:
-    """Float32 logits [..., V] of hidden states [..., D]; V covers padding rows too."""
-    head = self.embedding if self.config.tied else self.head
+    """Float32 logits [..., V] of hidden states [..., D]."""
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    return dot('...D,VD->...V', hidden, head.astype(hidden.dtype))
+    return dot('...D,VD->...V', hidden, self.output_layer().astype(hidden.dtype))
 
   def __call__(self, inputs, positions, kv_start, kv_end) -> jax.Array:
     """Float32 logits [B, L, V]; arguments as for `hidden`."""

@@ -1,1 +1,1 @@
-"""Pure functions on arrays: attention by intervals."""
+"""Pure functions on arrays: attention by intervals, cross-entropy by chunks."""

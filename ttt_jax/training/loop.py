@@ -52,7 +52,9 @@ def train(
   transformation = optimizer.make(config.optimizer, config.train.steps, freeze)
   layout = state.layout(model, transformation, mesh)
   shardings = state.shardings_of(layout)
-  step = step_lib.make(model, assets.vocabulary, transformation, mesh, shardings, freeze)
+  step = step_lib.make(
+    model, assets.vocabulary, config.objective, transformation, mesh, shardings, freeze
+  )
   logging.info('%.3g M parameters on %s', state.count(layout.params) / 1e6, mesh)
   with checkpoint.manager(workdir, config.train.keep) as checkpoints:
     if checkpoints.latest_step() is not None:
@@ -78,12 +80,11 @@ def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> An
   other = checkpoint.load_config(source).model
   assets_of_source = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   assets.refuse_mismatch(assets_of_source.fingerprints, source)
-  free = ('dtype', 'remat', 'attention')  # how it is computed, not what
   wanted = dataclasses.asdict(other).items()
   wrong = [
     f'--config.model.{name}={value}'
     for name, value in wanted
-    if name not in free and getattr(config.model, name) != value
+    if name not in config_lib.HOW_COMPUTED and getattr(config.model, name) != value
   ]
   if wrong:
     raise config_lib.ConfigError(

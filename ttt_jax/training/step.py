@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from ttt_jax import batch as batch_lib
+from ttt_jax import config as config_lib
 from ttt_jax import losses, sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import transformer
@@ -23,19 +24,22 @@ Step = Callable[
 def loss(
   model: transformer.Transformer,
   vocabulary: vocabulary_lib.Vocabulary,
+  objective: config_lib.Objective,
   params,
   batch: batch_lib.Batch,
 ) -> tuple[jax.Array, losses.Sums]:
   """The objective of a batch, float32 [], and the sums behind the metrics."""
-  logits = model.apply(
-    {'params': params}, batch.inputs, batch.positions, batch.kv_start, batch.kv_end
-  )
-  return losses.joint(logits, batch, vocabulary.audio_start, vocabulary.size)
+  variables, c = {'params': params}, model.config
+  view = batch.inputs, batch.positions, batch.kv_start, batch.kv_end
+  hidden = model.apply(variables, *view, method='hidden')
+  head = model.apply(variables, method='output_layer')
+  return losses.joint(hidden, head, batch, vocabulary, objective, c.loss_chunk)
 
 
 def make(
   model: transformer.Transformer,
   vocabulary: vocabulary_lib.Vocabulary,
+  objective: config_lib.Objective,
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
   shardings: state_lib.State,
@@ -51,11 +55,11 @@ def make(
   def step(state, batch):
     still = optimizer_lib.frozen(state.params, freeze)
 
-    def objective(params):
+    def of_params(params):
       params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, still)
-      return loss(model, vocabulary, params, batch)
+      return loss(model, vocabulary, objective, params, batch)
 
-    (_, sums), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (_, sums), gradient = jax.value_and_grad(of_params, has_aux=True)(state.params)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.global_norm(gradient).astype(jnp.float32)
