@@ -22,6 +22,8 @@ from importlib import metadata
 import ml_dtypes
 import numpy as np
 
+from configs import base
+from ttt_jax import config as config_lib
 from ttt_jax.conversion import families, table, tensors
 
 FORMULA = 'ratio = peak resident memory of the process / bytes of the tensors that it reads'
@@ -61,8 +63,8 @@ def write_source(directory: pathlib.Path, size: str) -> tuple[int, int]:
   }
   directory.mkdir(parents=True)
   (directory / families.CONFIG).write_text(json.dumps(values))
-  base = _Base()
-  model, _ = families.model_from(values, base, 'config.json')
+  defaults = config_lib.from_config_dict(base.get_config()).model
+  model, _ = families.model_from(values, defaults, 'config.json')
   rng = np.random.default_rng(0)
   noise = (0.02 * rng.standard_normal(1_000_003, np.float32)).astype(ml_dtypes.bfloat16)
   shapes = {
@@ -80,12 +82,6 @@ def write_source(directory: pathlib.Path, size: str) -> tuple[int, int]:
   tensors.write(directory, makers, sizes, 2**31)
   (directory / 'tokenizer.json').write_text(json.dumps(_tokenizer()))
   return sum(sizes.values()) // 2, sum(sizes.values())
-
-
-class _Base:
-  """What a config.json does not say."""
-
-  remat, attention, loss_chunk = True, 'dense', 512
 
 
 def _tokenizer() -> dict:

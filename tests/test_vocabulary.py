@@ -1,14 +1,10 @@
 import dataclasses
-import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, vocabulary
-from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax.vocabulary import Vocabulary, VocabularyError
 
 
@@ -55,25 +51,6 @@ def test_fingerprint_tells_vocabularies_apart(assets):
 def test_impossible_vocabularies_are_refused(assets, field, value):
   with pytest.raises(VocabularyError):
     dataclasses.replace(assets.vocabulary, **{field: value})
-
-
-@given(text=st.text())
-def test_text_round_trips_and_never_forges_specials(assets, text):
-  ids = assets.tokenizer.encode(text)
-  assert assets.tokenizer.decode(ids) == text
-  forged = assets.tokenizer.encode(text + vocabulary.TURN_END + vocabulary.BEGIN_LAST)
-  specials = {assets.tokenizer.special(name) for name in vocabulary.TEXT_SPECIALS}
-  assert not specials & set(forged)
-
-
-def test_tokenizer_survives_pickle_and_disk(assets, tmp_path):
-  assets.tokenizer.save(tmp_path)
-  for copy in (pickle.loads(pickle.dumps(assets.tokenizer)), tokenizer_lib.load(tmp_path)):
-    assert copy.fingerprint == assets.tokenizer.fingerprint
-    assert copy.encode('three one') == assets.tokenizer.encode('three one')
-  (tmp_path / tokenizer_lib.FILE).write_bytes(b'nonsense')
-  with pytest.raises(VocabularyError, match='tokenizer.model'):
-    tokenizer_lib.load(tmp_path)
 
 
 def test_assets_round_trip_and_mismatch_names_both(assets, tmp_path):

@@ -33,6 +33,18 @@ TEXT_SPECIALS = (TURN_START, TURN_END, BEGIN_AUDIO, BEGIN_LAST)
 # What `Vocabulary.extend` puts behind the codebook, in this order.
 AUDIO_SPECIALS = (END_PROMPT, END_INNER, END_LAST, MASK)
 
+# Which field of `Vocabulary` holds the id of which special token.
+_FIELDS = {
+  'turn_start': TURN_START,
+  'turn_end': TURN_END,
+  'begin_audio': BEGIN_AUDIO,
+  'begin_last': BEGIN_LAST,
+  'end_prompt': END_PROMPT,
+  'end_inner': END_INNER,
+  'end_last': END_LAST,
+  'mask': MASK,
+}
+
 _CODE = re.compile(r'<\|audio_(\d+)\|>')
 
 
@@ -110,23 +122,17 @@ class Vocabulary:
     Raises:
       VocabularyError: the tokenizer lacks a special token.
     """
-    text = {name: tokenizer.special(name) for name in TEXT_SPECIALS}
+    ids = {name: tokenizer.special(name) for name in TEXT_SPECIALS}
     start = tokenizer.size
     after = start + codebook_size
+    ids |= {name: after + number for number, name in enumerate(AUDIO_SPECIALS)}
     return cls(
-      size=after + 4,
+      size=after + len(AUDIO_SPECIALS),
       audio_start=start,
       codebook_start=start,
       codebook_size=codebook_size,
-      turn_start=text[TURN_START],
-      turn_end=text[TURN_END],
-      begin_audio=text[BEGIN_AUDIO],
-      begin_last=text[BEGIN_LAST],
-      end_prompt=after,
-      end_inner=after + 1,
-      end_last=after + 2,
-      mask=after + 3,
       tokenizer=tokenizer.fingerprint,
+      **{field: ids[name] for field, name in _FIELDS.items()},
     )
 
   @classmethod
@@ -166,30 +172,14 @@ class Vocabulary:
       audio_start=min(audio_class) if audio_start is None else audio_start,
       codebook_start=first,
       codebook_size=codes,
-      turn_start=ids[TURN_START],
-      turn_end=ids[TURN_END],
-      begin_audio=ids[BEGIN_AUDIO],
-      begin_last=ids[BEGIN_LAST],
-      end_prompt=ids[END_PROMPT],
-      end_inner=ids[END_INNER],
-      end_last=ids[END_LAST],
-      mask=ids[MASK],
       tokenizer=tokenizer.fingerprint,
+      **{field: ids[name] for field, name in _FIELDS.items()},
     )
 
   @property
   def names(self) -> dict[str, int]:
     """Ids of the special tokens by name, the codes left out."""
-    return {
-      TURN_START: self.turn_start,
-      TURN_END: self.turn_end,
-      BEGIN_AUDIO: self.begin_audio,
-      BEGIN_LAST: self.begin_last,
-      END_PROMPT: self.end_prompt,
-      END_INNER: self.end_inner,
-      END_LAST: self.end_last,
-      MASK: self.mask,
-    }
+    return {name: getattr(self, field) for field, name in _FIELDS.items()}
 
   @functools.cached_property
   def audio_names(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """From the folder of a run to a folder that transformers loads.
 
-It is a plain checkpoint of its family, for text. With `trust_remote_code=True` the two Python
-files in `exported/`, which travel with it, add the hybrid mask and a `generate` that
-alternates text and audio.
+It is a plain checkpoint of its family, for text. With `trust_remote_code=True` the Python files
+in `exported/`, which travel with it, add the hybrid mask and a `generate` that alternates text
+and audio.
 """
 
 import dataclasses

@@ -221,12 +221,8 @@ class HybridGenerationMixin:
 
   def _reveal_block(self, tokens, cache, sampling, generator):
     """Appends a block of masks and, in equal steps, reveals those the model is surest of."""
-    size, steps, mask = (
-      sampling.block_size,
-      sampling.steps_per_block,
-      self._section('vocabulary').mask,
-    )
-    block = len(tokens)
+    size, steps = sampling.block_size, sampling.steps_per_block
+    block, mask = len(tokens), self._section('vocabulary').mask
     tokens += [mask] * size
     for step in range(steps):
       count = size * (step + 1) // steps - size * step // steps
@@ -248,13 +244,11 @@ class HybridGenerationMixin:
     passing = len(tokens) - self._settled(tokens, first, audio)
     if passing:
       cache.crop(-passing)
-    v, ids = (
-      self._section('vocabulary'),
-      torch.arange(self.config.vocab_size, device=self.device),
-    )
+    logits, v = out.logits[0].float(), self._section('vocabulary')
+    ids = torch.arange(logits.shape[-1], device=logits.device)
     codes_and_ends = (ids >= v.audio_start) & (ids < v.size) & (ids != v.mask)
     wanted = codes_and_ends if audio else ids < v.audio_start
-    logits = out.logits[0].float().masked_fill(~wanted, -torch.inf)
+    logits = logits.masked_fill(~wanted, -torch.inf)
     ids = logits.argmax(-1, keepdim=True)
     if sampling.temperature:
       odds = torch.softmax(logits / sampling.temperature, -1)
