@@ -81,6 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train = t = ml_collections.ConfigDict()
   t.steps = 1000
   t.freeze = ''  # regex on names such as 'layers/attention/q': what it finds stays as it is
+  t.accumulate = 1  # parts of a batch, one after the other: the same step in less memory
   t.log_every = 20
   t.checkpoint_every = 500
   t.keep = 2  # latest checkpoints that are kept

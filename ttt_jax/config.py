@@ -183,12 +183,13 @@ class Train:
 
   steps: int
   freeze: str
+  accumulate: int
   log_every: int
   checkpoint_every: int
   keep: int
 
   def __post_init__(self):
-    _positive('train', self, 'steps', 'log_every', 'checkpoint_every', 'keep')
+    _positive('train', self, 'steps', 'accumulate', 'log_every', 'checkpoint_every', 'keep')
     try:
       re.compile(self.freeze)
     except re.error as error:

@@ -95,6 +95,16 @@ def shard_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
   return start // size, batch_size // size
 
 
+def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
+  """Raises ConfigError if a batch cannot be worked off in `parts` that use every device."""
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size % (ways * parts):
+    raise config_lib.ConfigError(
+      f'config.data.batch_size is {batch_size}, but must be a multiple of '
+      f'train.accumulate * mesh.data * mesh.fsdp = {parts} * {ways}'
+    )
+
+
 def put_batch(batch: batch_lib.Batch, mesh: Mesh, batch_size: int) -> batch_lib.Batch:
   """A global batch of `batch_size` rows on the mesh, from the part that this process loads."""
 

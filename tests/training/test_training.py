@@ -155,7 +155,10 @@ def run_steps(source, config, devices, steps):
   layout = state.layout(model, tx, mesh)
   shardings = state.shardings_of(layout)
   current = state.fresh(model, tx, mesh, layout, 0)
-  step = step_lib.make(model, vocabulary, config.objective, tx, mesh, shardings)
+  step = step_lib.make(
+    *(model, vocabulary, config.objective, tx, mesh, shardings),
+    parts=config.train.accumulate,
+  )
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):
@@ -181,6 +184,22 @@ def test_eight_devices_agree_with_one(source, name):
   assert gate == jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
 
 
+@pytest.mark.parametrize('mesh', [{'mesh__data': 1}, {'mesh__data': 2, 'mesh__fsdp': 2}])
+def test_a_batch_in_parts_is_the_same_step(source, mesh):
+  devices = jax.devices()[: 4 if len(mesh) > 1 else 1]
+  outcomes = []
+  for parts in (1, 2):
+    config = make_config(**mesh, train__accumulate=parts)
+    outcomes.append(run_steps(source, config, devices, 2))
+  (whole, params, _), (split, also, _) = outcomes
+  for (sums, norm), (more, other) in zip(whole, split):
+    np.testing.assert_allclose(norm, other, rtol=1e-5)
+    for a, b in zip(sums, more):
+      np.testing.assert_allclose(a, b, rtol=1e-5)
+  for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(also)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_training_learns(source):
   config = make_config(optimizer__learning_rate=1e-2, optimizer__warmup_steps=2)
   steps, _, _ = run_steps(source, config, jax.devices(), 30)
@@ -199,6 +218,9 @@ def test_batches_and_models_that_cannot_be_cut_are_refused():
   with pytest.raises(config_lib.ConfigError, match='config.data.batch_size is 7'):
     sharding.shard_of_process(mesh, 7)
   assert sharding.shard_of_process(mesh, 8) == (0, 1)
+  sharding.check_parts(mesh, 8, 4)
+  with pytest.raises(config_lib.ConfigError, match='train.accumulate .* = 8 . 2'):
+    sharding.check_parts(mesh, 8, 8)
   with pytest.raises(config_lib.ConfigError, match='config.model.kv_heads is 2'):
     sharding.check_model(make_config().model, mesh)
 

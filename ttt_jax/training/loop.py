@@ -46,6 +46,7 @@ def train(
   checkpoint.refuse_another(workdir, about)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
+  sharding.check_parts(mesh, config.data.batch_size, config.train.accumulate)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   model = transformer.Transformer(config.model, assets.vocabulary.size)
   freeze = config.train.freeze
@@ -53,7 +54,14 @@ def train(
   layout = state.layout(model, transformation, mesh)
   shardings = state.shardings_of(layout)
   step = step_lib.make(
-    model, assets.vocabulary, config.objective, transformation, mesh, shardings, freeze
+    model,
+    assets.vocabulary,
+    config.objective,
+    transformation,
+    mesh,
+    shardings,
+    freeze,
+    config.train.accumulate,
   )
   logging.info('%.3g M parameters on %s', state.count(layout.params) / 1e6, mesh)
   with checkpoint.manager(workdir, config.train.keep) as checkpoints:

@@ -36,6 +36,27 @@ def loss(
   return losses.joint(hidden, head, batch, vocabulary, objective, c.loss_chunk)
 
 
+def _accumulated(of_part, params, batch: batch_lib.Batch, parts: int):
+  """Gradient of the objective of a whole batch, and its sums, a part of its rows at a time.
+
+  Part i is rows i, i + parts, and so on, so that each holds rows of every device.
+  """
+  differentiate = jax.grad(of_part, has_aux=True)
+  if parts == 1:
+    return differentiate(params, batch)
+
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, differentiate(params, part)), None
+
+  def cut(array):
+    return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+
+  split = jax.tree.map(cut, batch)
+  first = jax.tree.map(lambda a: a[0], split)
+  zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(differentiate, params, first))
+  return jax.lax.scan(add, zeros, split)[0]
+
+
 def make(
   model: transformer.Transformer,
   vocabulary: vocabulary_lib.Vocabulary,
@@ -44,8 +65,19 @@ def make(
   mesh: Mesh,
   shardings: state_lib.State,
   freeze: str = '',
+  parts: int = 1,
 ) -> Step:
-  """The compiled step; what `freeze` names gets no gradient (see `optimizer.frozen`).
+  """The compiled step.
+
+  Args:
+    model: the network.
+    vocabulary: its ids.
+    objective: of the batch.
+    optimizer: moves the parameters.
+    mesh: on which everything lies.
+    shardings: of the state.
+    freeze: names the parameters that get no gradient (see `optimizer.frozen`).
+    parts: in which a batch is worked off one after the other, for the memory of one of them.
 
   Returns:
     A function of the state (whose memory it takes over) and a global batch on the mesh,
@@ -55,11 +87,14 @@ def make(
   def step(state, batch):
     still = optimizer_lib.frozen(state.params, freeze)
 
-    def of_params(params):
+    def of_part(params, part):
       params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, still)
-      return loss(model, vocabulary, objective, params, batch)
+      _, sums = loss(model, vocabulary, objective, params, part)
+      return sums.objective, sums
 
-    (_, sums), gradient = jax.value_and_grad(of_params, has_aux=True)(state.params)
+    gradient, sums = _accumulated(of_part, state.params, batch, parts)
+    divisor = jnp.maximum(sums.normalizer, 1)
+    gradient = jax.tree.map(lambda g: g / divisor, gradient)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.global_norm(gradient).astype(jnp.float32)
