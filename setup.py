@@ -45,6 +45,8 @@ setuptools.setup(
     # torch and transformers are the oracle of the network; the package never imports them.
     'test': [
       'hypothesis>=6.140',
+      # Compiles for TPUs on any machine.
+      'libtpu>=0.0.42',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.15',

@@ -111,7 +111,8 @@ class Model:
     sizes = ('layers', 'width', 'heads', 'kv_heads', 'head_width', 'mlp_width')
     _positive('model', self, *sizes, 'vocabulary_multiple', 'rope_theta', 'norm_epsilon')
     _one_of('model.dtype', self.dtype, ('float32', 'bfloat16'))
-    _one_of('model.attention', self.attention, ('dense',))
+    options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
+    _one_of('model.attention', self.attention, options)
     _require(
       self.heads % self.kv_heads == 0, 'model.kv_heads', self.kv_heads, 'a divisor of heads'
     )

@@ -8,7 +8,7 @@ from ttt_jax.ops.attention import chunked, dense, gpu, tpu
 IMPLEMENTATIONS = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
 
 # On a CPU, keys from which `chunked` takes less time than `dense` (benchmarks/kernels.py).
-CHUNKED_FROM = 1024
+CHUNKED_FROM = 256
 
 
 def interval_attention(

@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ttt_jax.ops.attention import walk
 
-BLOCKS = (256, 512)  # queries and keys of a chunk
+BLOCKS = (128, 256)  # queries and keys of a chunk
 _LOW = -1e30
 
 

@@ -247,7 +247,7 @@ def _call(kernel, s: _Settings, walks, inputs, outputs):
     }
   specs = {kind: pl.BlockSpec(*spec) for kind, spec in specs.items()}
   own_walk = pl.BlockSpec((None, None, 8), lambda i, h, b: (b, i, 0))
-  return pl.pallas_call(
+  call = pl.pallas_call(
     functools.partial(kernel, s=s),
     grid=(blocks, heads, batch),
     in_specs=[own_walk, *(specs[kind] for kind, _ in inputs)],
@@ -256,7 +256,9 @@ def _call(kernel, s: _Settings, walks, inputs, outputs):
     compiler_params=triton.CompilerParams(num_warps=4 if width <= 64 else 8, num_stages=2),
     interpret=s.interpret,
     name='interval' + kernel.__name__.removesuffix('_kernel'),
-  )(walks.reshape(batch, blocks, 8), *(x for _, x in inputs))
+  )
+  # Unlike the bare call, a jitted one is dropped where a remat saves its results.
+  return jax.jit(call)(walks.reshape(batch, blocks, 8), *(x for _, x in inputs))
 
 
 def _matrix(edges, k, s: _Settings):

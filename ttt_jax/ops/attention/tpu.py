@@ -293,7 +293,7 @@ def _call(kernel, s: _Settings, walks, inputs, outputs, scratch, products: int):
   cost = pl.CostEstimate(
     flops=2 * products * scores * s.width, transcendentals=scores, bytes_accessed=sum(moved)
   )
-  return pl.pallas_call(
+  call = pl.pallas_call(
     functools.partial(kernel, s=s),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
@@ -309,7 +309,9 @@ def _call(kernel, s: _Settings, walks, inputs, outputs, scratch, products: int):
     cost_estimate=cost,
     interpret=s.interpret,
     name='interval' + kernel.__name__.removesuffix('_kernel'),
-  )(walks.reshape(-1), *(x for _, x in inputs))
+  )
+  # Unlike the bare call, a jitted one is dropped where a remat saves its results.
+  return jax.jit(call)(walks.reshape(-1), *(x for _, x in inputs))
 
 
 def _matrix(edges, k, s: _Settings):
