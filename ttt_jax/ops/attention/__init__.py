@@ -1,5 +1,7 @@
 """Attention by intervals: every query sees one contiguous range of keys, or two."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -7,8 +9,9 @@ from ttt_jax.ops.attention import chunked, dense, gpu, tpu
 
 IMPLEMENTATIONS = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
 
-# On a CPU, keys from which `chunked` takes less time than `dense` (benchmarks/kernels.py).
-CHUNKED_FROM = 256
+# On a CPU, the length from which `chunked` takes less time than `dense`, in a model too
+# (benchmarks/kernels.py).
+CHUNKED_FROM = 512
 
 
 def interval_attention(
@@ -38,9 +41,9 @@ def interval_attention(
     kv_end: int32, as `kv_start`, ends (exclusive) of the keys that it sees, at most S.
     implementation: 'dense' makes the [L, S] matrix of scores. 'chunked' is plain JAX for
       any platform, in memory linear in L and S. 'tpu' and 'gpu' are Pallas kernels. 'auto'
-      is 'tpu' on a TPU, 'gpu' on a GPU; on a CPU 'chunked' from `CHUNKED_FROM` keys on,
-      'dense' below. The platform is that of the mesh that is set, else of JAX's default
-      device.
+      is 'tpu' on a TPU and 'gpu' on a GPU; on a CPU it is 'chunked' where L and S are at
+      least `CHUNKED_FROM`, else 'dense'. The platform is that of the mesh that is set, else
+      of JAX's default device.
     soft_cap: bounds the scores s to soft_cap * tanh(s / soft_cap); None does not.
     blocks: queries and keys of a block, where the implementation's default is not wanted;
       'dense' has no blocks.
@@ -56,21 +59,21 @@ def interval_attention(
       No implementation gives way to another in silence.
   """
   _check_shapes(q, k, v, kv_start, kv_end)
-  implementation = resolve(implementation, k.shape[1], interpret)
+  implementation = resolve(implementation, min(q.shape[1], k.shape[1]), interpret)
   start, end = (_interval_first(edge, k.shape[1]) for edge in (kv_start, kv_end))
-  # Padding may hold anything, NaN included, and 0 * NaN would spread it. Queries are
-  # cleaned here; each implementation sees to keys and values.
-  sees = (start < end).any(1)[..., None, None]
-  q = jnp.where(sees, q, 0)
-  if implementation == 'dense':
-    if blocks is not None:
-      raise ValueError("attention 'dense' has no blocks; choose 'chunked', 'tpu' or 'gpu'")
-    out = dense.attention(q, k, v, start, end, soft_cap)
-  elif implementation == 'chunked':
-    out = chunked.attention(q, k, v, start, end, soft_cap, blocks)
-  else:
+  # Padding may hold anything, NaN included, and 0 * NaN would spread it: each implementation
+  # sees to that, the kernels without another array of it.
+  if implementation in ('tpu', 'gpu'):
     kernel = {'tpu': tpu, 'gpu': gpu}[implementation]
-    out = kernel.attention(q, k, v, start, end, soft_cap, blocks, interpret)
+    return kernel.attention(q, k, v, start, end, soft_cap, blocks, interpret)
+  if implementation == 'chunked':
+    attend = functools.partial(chunked.attention, blocks=blocks)
+  elif blocks is None:
+    attend = dense.attention
+  else:
+    raise ValueError("attention 'dense' has no blocks; choose 'chunked', 'tpu' or 'gpu'")
+  sees = (start < end).any(1)[..., None, None]
+  out = attend(jnp.where(sees, q, 0), k, v, start, end, soft_cap)
   return jnp.where(sees, out, 0)
 
 
@@ -86,8 +89,13 @@ def platform() -> str:
   return 'gpu' if name in ('cuda', 'rocm') else name
 
 
-def resolve(implementation: str, keys: int, interpret: bool = False) -> str:
+def resolve(implementation: str, length: int, interpret: bool = False) -> str:
   """The implementation that is meant; see `interval_attention`.
+
+  Args:
+    implementation: as there.
+    length: the lesser of L and S.
+    interpret: as there.
 
   Raises:
     ValueError: there is none of that name, or not on this platform.
@@ -101,7 +109,7 @@ def resolve(implementation: str, keys: int, interpret: bool = False) -> str:
   if implementation == 'auto':
     if here in ('tpu', 'gpu'):
       return here
-    return 'chunked' if keys >= CHUNKED_FROM else 'dense'
+    return 'chunked' if length >= CHUNKED_FROM else 'dense'
   if implementation in ('tpu', 'gpu') and implementation != here and not interpret:
     raise ValueError(
       f"attention {implementation!r} does not run on the platform {here!r}; choose 'auto', "

@@ -5,8 +5,9 @@ the gradients of keys and values, one block of keys and all the heads that share
 along its walk (`walk.py`): in each of the two runs the blocks before the full stretch, the
 full ones without a mask, and those behind.
 
-The semantics are tested in interpret mode, and the kernels are lowered for CUDA without a
-GPU. They have not run on one: the sizes of the blocks are untuned.
+The semantics are tested in interpret mode, and the kernels were compiled for compute
+capabilities 8.0 and 9.0 (docs/kernels.md). They have not run on a GPU: the sizes of the
+blocks are untuned.
 """
 
 import dataclasses
@@ -48,6 +49,11 @@ class _Settings:
   interpret: bool
 
 
+def default_blocks(width: int, dtype) -> tuple[int, int]:
+  """Queries and keys of a block: what fits Ampere's registers and smaller shared memory."""
+  return (64, 64) if width <= 128 and jnp.dtype(dtype).itemsize <= 2 else (32, 32)
+
+
 def attention(q, k, v, start, end, soft_cap, blocks, interpret) -> jax.Array:
   """As `attention.interval_attention`, with intervals int32 [B, intervals, L].
 
@@ -60,7 +66,7 @@ def attention(q, k, v, start, end, soft_cap, blocks, interpret) -> jax.Array:
     raise ValueError(
       f"attention 'gpu' takes heads of at most {_WIDEST}, not {width}: choose 'chunked'"
     )
-  block_q, block_k = blocks or (64 if width > 128 or q.dtype == jnp.float32 else 128, 64)
+  block_q, block_k = blocks or default_blocks(width, q.dtype)
   for block in (block_q, block_k):
     if block < _LEAST or block & (block - 1):
       raise ValueError(
@@ -98,10 +104,15 @@ def _visible(edges, places):
   return functools.reduce(jnp.logical_or, sees)
 
 
-def _clean(visible, *arrays):
-  """Zeroes what no query of the block sees: it may be anything, and 0 * NaN would spread."""
-  seen = jnp.max(visible.astype(jnp.float32), 0)[:, None] > 0
-  return [jnp.where(seen, x, 0.0).astype(x.dtype) for x in arrays]
+def _load(array, visible, axis: int):
+  """Rows of a reference, zeroed where nothing is visible along an axis of [queries, keys].
+
+  They may be anything, and 0 * NaN would spread.
+  """
+  if visible is None:
+    return array[...]
+  used = jnp.max(visible.astype(jnp.float32), axis)[:, None] > 0
+  return triton.load(array, mask=jnp.broadcast_to(used, array.shape), other=0.0)
 
 
 def _scores(q, keys, s: _Settings):
@@ -140,11 +151,11 @@ def _forward_kernel(walks, edges, q, k, v, out, log_sum, *, s: _Settings):
   def body(block, carry, masked):
     top, total, sums = carry
     place = pl.ds(block * s.block_k, s.block_k)
-    values = v[place, :]
+    places = block * s.block_k + jnp.arange(s.block_k)
+    visible = _visible(mine, places) if masked else None
+    values = _load(v.at[place, :], visible, 0)
     scores, _ = _scores(queries, k[place, :], s)
     if masked:
-      visible = _visible(mine, block * s.block_k + jnp.arange(s.block_k))
-      (values,) = _clean(visible, values)
       scores = jnp.where(visible, scores, _LOW)
     higher = jnp.maximum(top, scores.max(1))
     weights = jnp.exp2(scores - higher[:, None])
@@ -165,10 +176,12 @@ def _d_scores(q, keys, values, gradient, log_sum, delta, visible, s: _Settings):
   """Weights, and gradients of the scores (before their scale): float32 [queries, keys]."""
   scores, slope = _scores(q, keys, s)
   weights = jnp.exp2(scores - log_sum[:, None])
-  if visible is not None:
-    weights = jnp.where(visible, weights, 0.0)
   d_scores = weights * (_dot(gradient, values.T) - delta[:, None])
-  return weights, d_scores if slope is None else d_scores * slope
+  d_scores = d_scores if slope is None else d_scores * slope
+  if visible is not None:
+    # Both, for what nobody sees and who sees nothing may be anything.
+    weights, d_scores = (jnp.where(visible, x, 0.0) for x in (weights, d_scores))
+  return weights, d_scores
 
 
 def _d_q_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_q, *, s: _Settings):
@@ -177,10 +190,9 @@ def _d_q_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_q, *, s: _Set
 
   def body(block, total, masked):
     place = pl.ds(block * s.block_k, s.block_k)
-    keys, values, visible = k[place, :], v[place, :], None
-    if masked:
-      visible = _visible(mine, block * s.block_k + jnp.arange(s.block_k))
-      keys, values = _clean(visible, keys, values)
+    places = block * s.block_k + jnp.arange(s.block_k)
+    visible = _visible(mine, places) if masked else None
+    keys, values = _load(k.at[place, :], visible, 0), v[place, :]
     _, d_scores = _d_scores(queries, keys, values, upstream, own_sum, own_delta, visible, s)
     return total + _dot(d_scores.astype(keys.dtype), keys)
 
@@ -195,14 +207,11 @@ def _d_kv_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_k, d_v, *, s
   def of_head(head, carry):
     def body(block, carry, masked):
       place = pl.ds(block * s.block_q, s.block_q)
-      keys, values, visible = own_keys, own_values, None
-      if masked:
-        visible = _visible(_rows(edges, place), places)
-        keys, values = _clean(visible, keys, values)
-      queries, upstream = q[head, place, :], gradient[head, place, :]
-      weights, d_scores = _d_scores(
-        queries, keys, values, upstream, log_sum[head, place], delta[head, place], visible, s
-      )
+      visible = _visible(_rows(edges, place), places) if masked else None
+      queries = _load(q.at[head, place, :], visible, 1)
+      upstream = _load(gradient.at[head, place, :], visible, 1)
+      sums = log_sum[head, place], delta[head, place]
+      weights, d_scores = _d_scores(queries, own_keys, own_values, upstream, *sums, visible, s)
       d_keys = carry[0] + _dot(d_scores.astype(queries.dtype).T, queries)
       return d_keys, carry[1] + _dot(weights.astype(upstream.dtype).T, upstream)
 

@@ -17,7 +17,7 @@ def interval_attention(
   kv_end: jax.Array,
   *,
   implementation: str,
-  soft_cap: float | None = None,
+  interpret: bool = False,
   **settings,
 ) -> jax.Array:
   """As `attention.interval_attention`, on the mesh that is set, by the logical rules in force.
@@ -34,17 +34,16 @@ def interval_attention(
     kv_start: int32 [B, L] or [B, L, 2], counted along the whole of the keys.
     kv_end: as `kv_start`.
     implementation: as there; 'auto' goes by the mesh's platform.
-    soft_cap: as there.
-    **settings: others, as there.
+    interpret: as there.
+    **settings: others of that function.
 
   Raises:
     ValueError: the mesh does not divide rows, lengths or heads.
   """
-  implementation = attention.resolve(
-    implementation, k.shape[1], settings.get('interpret', False)
-  )
+  length = min(q.shape[1], k.shape[1])
+  implementation = attention.resolve(implementation, length, interpret)
   local = functools.partial(
-    attention.interval_attention, implementation=implementation, soft_cap=soft_cap, **settings
+    attention.interval_attention, implementation=implementation, interpret=interpret, **settings
   )
   mesh = jax.sharding.get_abstract_mesh()
   if implementation == 'dense' or mesh.empty or mesh.size == 1:

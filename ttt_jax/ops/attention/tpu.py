@@ -113,10 +113,17 @@ def _visible(edges, block, s: _Settings):
   return functools.reduce(jnp.logical_or, sees)
 
 
-def _clean(visible, *arrays):
-  """Zeroes what no query of the block sees: it may be anything, and 0 * NaN would spread."""
+def _clean_keys(visible, array):
+  """Zeroes rows that no query of the block sees: they may be anything, and 0 * NaN spreads."""
   seen = jnp.max(visible.astype(jnp.float32), 1, keepdims=True) > 0
-  return [jnp.where(seen, x, jnp.zeros_like(x)) for x in arrays]
+  return jnp.where(seen, array, jnp.zeros_like(array))
+
+
+def _clean_queries(visible, *arrays):
+  """Zeroes the rows of queries that see no key of the block."""
+  sees = jnp.max(visible.astype(jnp.float32), 0, keepdims=True)
+  sees = jnp.broadcast_to(sees, (LANES, sees.shape[1])).T[:, :1] > 0
+  return [jnp.where(sees, x, jnp.zeros_like(x)) for x in arrays]
 
 
 def _scores(keys, q, s: _Settings):
@@ -151,7 +158,7 @@ def _forward_kernel(walks, edges, q, k, v, out, log_sum, top, total, sums, *, s:
     keys, values = k[...], v[...]
     if masked:
       visible = _visible(edges[...], other, s)
-      (values,) = _clean(visible, values)
+      values = _clean_keys(visible, values)
     for head in range(s.group):
       row = slice(head, head + 1)
       scores, _ = _scores(keys, q[head], s)
@@ -191,9 +198,10 @@ def _d_q_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_q, sums, *, s
     visible = None
     if masked:
       visible = _visible(edges[...], other, s)
-      keys, values = _clean(visible, keys, values)
+      keys = _clean_keys(visible, keys)
     for head in range(s.group):
-      _, d_scores = _d_scores(keys, values, q, gradient, log_sum, delta, visible, head, s)
+      of_query = q[head], gradient[head], log_sum[head : head + 1], delta[head : head + 1]
+      _, d_scores = _d_scores(keys, values, *of_query, visible, s)
       sums[head] += _dot(keys, d_scores.astype(keys.dtype), (0, 0))
 
   _at_step(walks, block, step, pl.num_programs(3), body)
@@ -218,14 +226,15 @@ def _d_kv_kernel(
 
   def body(_, masked):
     keys, values = k[...], v[...]
-    visible = None
-    if masked:
-      visible = _visible(edges[...], own, s)
-      keys, values = _clean(visible, keys, values)
+    visible = _visible(edges[...], own, s) if masked else None
     for head in range(s.group):
-      weights, d_scores = _d_scores(keys, values, q, gradient, log_sum, delta, visible, head, s)
-      sums_v[...] += _dot(weights.astype(gradient.dtype), gradient[head], (1, 0))
-      sums_k[...] += _dot(d_scores.astype(q.dtype), q[head], (1, 0))
+      queries, upstream = q[head], gradient[head]
+      if masked:
+        queries, upstream = _clean_queries(visible, queries, upstream)
+      of_query = queries, upstream, log_sum[head : head + 1], delta[head : head + 1]
+      weights, d_scores = _d_scores(keys, values, *of_query, visible, s)
+      sums_v[...] += _dot(weights.astype(upstream.dtype), upstream, (1, 0))
+      sums_k[...] += _dot(d_scores.astype(queries.dtype), queries, (1, 0))
 
   _at_step(walks, block, step, pl.num_programs(3), body)
 
@@ -235,15 +244,16 @@ def _d_kv_kernel(
     d_v[...] = sums_v[...].astype(d_v.dtype)
 
 
-def _d_scores(keys, values, q, gradient, log_sum, delta, visible, head, s: _Settings):
+def _d_scores(keys, values, q, gradient, log_sum, delta, visible, s: _Settings):
   """Weights, and gradients of the scores (before their scale): float32 [keys, queries]."""
-  row = slice(head, head + 1)
-  scores, slope = _scores(keys, q[head], s)
-  weights = jnp.exp2(scores - log_sum[row])
+  scores, slope = _scores(keys, q, s)
+  weights = jnp.exp2(scores - log_sum)
+  d_scores = weights * (_dot(values, gradient, (1, 1)) - delta)
+  d_scores = d_scores if slope is None else d_scores * slope
   if visible is not None:
-    weights = jnp.where(visible, weights, 0)
-  d_scores = weights * (_dot(values, gradient[head], (1, 1)) - delta[row])
-  return weights, d_scores if slope is None else d_scores * slope
+    # Both, for what nobody sees and who sees nothing may be anything.
+    weights, d_scores = (jnp.where(visible, x, 0) for x in (weights, d_scores))
+  return weights, d_scores
 
 
 def _call(kernel, s: _Settings, walks, inputs, outputs, scratch, products: int):
