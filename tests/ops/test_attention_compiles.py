@@ -63,14 +63,22 @@ def test_forward_and_gradients_compile_for_a_tpu(
   assert compiled.memory_analysis().temp_size_in_bytes < scores / 2
 
 
-def test_decoding_compiles_for_a_tpu():
+def test_decoding_compiles_for_a_tpu_and_reads_the_cache_as_it_lies():
   device = devices('v5e:2x2')[0]
-  where = jax.sharding.SingleDeviceSharding(device)
-  run = functools.partial(attention.interval_attention, implementation='tpu')
+  shape = functools.partial(
+    jax.ShapeDtypeStruct, sharding=jax.sharding.SingleDeviceSharding(device)
+  )
+  q, edge = shape((3, 1, 28, 128), jnp.bfloat16), shape((3, 1), jnp.int32)
+  cache = shape((3, 4, 1024, 128), jnp.bfloat16)
+
+  def run(q, k, v, start, end):
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    return attention.interval_attention(q, k, v, start, end, implementation='tpu')
+
   with jax.default_device(device):
-    inputs = arguments(1, 1000, (28, 4, 4), 128, 1, jnp.bfloat16, batch=3, where=where)
-    compiled = jax.jit(run).lower(*inputs).compile()
+    compiled = jax.jit(run).lower(q, cache, cache, edge, edge).compile()
   assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 1
+  assert compiled.memory_analysis().temp_size_in_bytes < 2 * cache.size / 4
 
 
 def test_a_mesh_of_tpus_compiles_within_scan_and_remat():
