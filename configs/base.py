@@ -61,7 +61,9 @@ def get_config() -> ml_collections.ConfigDict:
   m.vocabulary_multiple = 64  # the embedding's rows are padded to a multiple of it
   m.dtype = 'bfloat16'  # of activations and matrix products; parameters are float32
   m.remat = True  # recompute each layer's activations in the backward pass
-  m.attention = 'dense'  # implementation of attention by intervals
+  # 'dense': the whole matrix of scores; 'chunked': linear in memory, anywhere; 'tpu', 'gpu':
+  # kernels; 'auto': the kernel of the platform, or on a CPU what is faster for the length.
+  m.attention = 'auto'
   m.loss_chunk = 512  # targets, on each device, whose logits exist at a time
 
   c.init = i = ml_collections.ConfigDict()

@@ -20,6 +20,12 @@ find_python() {
   return 1
 }
 
+# Where libtpu is there for its compiler alone (the tests' extra has it), JAX would look for a
+# TPU and complain that there is none.
+if [ -z "$(ls -d /dev/accel* /dev/vfio /dev/nvidia[0-9]* /dev/kfd /dev/dxg 2>/dev/null)" ]; then
+  export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+fi
+
 if [ ! "$mark" -nt setup.py ]; then
   python=$(find_python)
   echo "installing into $VENV ..."

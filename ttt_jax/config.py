@@ -134,7 +134,8 @@ class Model:
       'above rope_low_turns',
     )
     _one_of('model.dtype', self.dtype, ('float32', 'bfloat16'))
-    _one_of('model.attention', self.attention, ('dense',))
+    options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
+    _one_of('model.attention', self.attention, options)
     _require(
       self.heads % self.kv_heads == 0, 'model.kv_heads', self.kv_heads, 'a divisor of heads'
     )

@@ -8,7 +8,7 @@ from conftest import make_config
 from flax import linen as nn
 
 from ttt_jax import mask, sharding
-from ttt_jax.model import transformer
+from ttt_jax.model import rotary, transformer
 
 VOCABULARY = 50
 LENGTH = 12
@@ -71,16 +71,17 @@ def test_remat_changes_no_gradient():
 def test_rotation_keeps_norms_and_depends_on_differences_alone():
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
   at = [jnp.array([[position]]) for position in (3, 10, 20)]
+  turns = 100.0 ** (-np.arange(4) / 4)
   np.testing.assert_allclose(
-    jnp.linalg.norm(transformer.rotate(q, at[1], 100.0)), jnp.linalg.norm(q), rtol=1e-6
+    jnp.linalg.norm(rotary.rotate(q, at[1], turns)), jnp.linalg.norm(q), rtol=1e-6
   )
 
   def score(i, j):
-    return jnp.sum(transformer.rotate(q, i, 100.0) * transformer.rotate(k, j, 100.0))
+    return jnp.sum(rotary.rotate(q, i, turns) * rotary.rotate(k, j, turns))
 
   shifted = score(at[1] + 7, at[0] + 7)
   np.testing.assert_allclose(score(at[1], at[0]), shifted, rtol=1e-5)
-  np.testing.assert_allclose(transformer.rotate(q, jnp.array([[0]]), 100.0), q, rtol=1e-6)
+  np.testing.assert_allclose(rotary.rotate(q, jnp.array([[0]]), turns), q, rtol=1e-6)
 
 
 FAMILIES = {

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from ttt_jax import config as config_lib
 from ttt_jax.model import rotary
-from ttt_jax.ops import attention
+from ttt_jax.ops.attention import sharded
 
 
 def _weight(module: nn.Module, name: str, shape, axes, fan_in: int, gain: float = 1.0):
@@ -67,7 +67,10 @@ class Attention(nn.Module):
       k = RMSNorm(c.norm_epsilon, 'head', name='k_norm')(k)
     frequencies = rotary.frequencies(c)
     q, k = (rotary.rotate(x, positions, frequencies) for x in (q, k))
-    out = attention.interval_attention(q, k, v, kv_start, kv_end, implementation=c.attention)
+    # Parameters do not depend on it, and no mesh divides the one short row that they are
+    # made with.
+    implementation = 'dense' if self.is_initializing() else c.attention
+    out = sharded.interval_attention(q, k, v, kv_start, kv_end, implementation=implementation)
     out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
     shape = (c.heads, c.head_width, c.width)
     gain = (2 * c.layers) ** -0.5
