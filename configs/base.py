@@ -60,7 +60,9 @@ def get_config() -> ml_collections.ConfigDict:
   m.tied = True  # the output layer is the embedding
   m.vocabulary_multiple = 64  # the embedding's rows are padded to a multiple of it
   m.dtype = 'bfloat16'  # of activations and matrix products; parameters are float32
-  m.remat = True  # recompute each layer's activations in the backward pass
+  # What the backward pass of a layer computes anew: 'full' all of it; 'attention' all but
+  # attention itself; 'products' what lies between the products with weights; 'none' nothing.
+  m.remat = 'full'
   # 'dense': the whole matrix of scores; 'chunked': linear in memory, anywhere; 'tpu', 'gpu':
   # kernels; 'auto': the kernel of the platform, or on a CPU what is faster for the length.
   m.attention = 'auto'
@@ -91,6 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   m.data = -1
   m.fsdp = 1
+  m.sequence = 1  # of the positions of a row
   m.tensor = 1
 
   c.sampling = s = ml_collections.ConfigDict()

@@ -13,7 +13,7 @@ def get_config():
   c.model.head_width = 32
   c.model.mlp_width = 384
   c.model.dtype = 'float32'  # a CPU has no fast bfloat16
-  c.model.remat = False
+  c.model.remat = 'none'
   c.objective.banom = 0.1
   c.optimizer.name = 'muon'
   c.optimizer.learning_rate = 2e-3

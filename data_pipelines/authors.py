@@ -9,7 +9,7 @@ assistant says, and on everything of an interleaved text.
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,19 +29,26 @@ def read(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     DataError: the file cannot be read, or a record is no object.
   """
   path = pathlib.Path(path)
+  number = 0
   try:
-    text = path.read_text(encoding='utf-8')
-    if text.lstrip().startswith('['):
-      found = json.loads(text)
-    else:
-      found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    with path.open(encoding='utf-8', newline='\n') as file:
+      whole = file.read(64).lstrip()[:1] == '['
+      file.seek(0)
+      for content in json.load(file) if whole else _lines(file):
+        if not isinstance(content, dict):
+          raise ValueError(f'a record must be an object, not {content!r:.40}')
+        yield f'{path.name}:{number}', content
+        number += 1
   except (OSError, ValueError) as error:
-    raise records.DataError(f'{path}: neither a JSON list nor JSON lines ({error})') from error
-  for number, content in enumerate(found):
-    name = f'{path.name}:{number}'
-    if not isinstance(content, dict):
-      raise records.DataError(f'{name}: a record must be an object, not {content!r:.40}')
-    yield name, content
+    raise records.DataError(
+      f'{path}: record {number} cannot be read ({error}); the file must be a JSON list, or '
+      'have a JSON object on each line'
+    ) from error
+
+
+def _lines(file: Iterable[str]) -> Iterator[Any]:
+  """The values of JSON lines; only line feeds end one."""
+  return (json.loads(line) for line in file if line.strip())
 
 
 def document(name: str, content: dict[str, Any], template: chat.Template) -> chat.Document:
@@ -56,12 +63,13 @@ def document(name: str, content: dict[str, Any], template: chat.Template) -> cha
     DataError: the record has none of the known forms, or a token is unknown.
   """
   try:
-    if isinstance(content.get('text'), str):
-      ids = _tokens(content['text'], template)
+    form = _form(content)
+    if form == 'text':
+      ids = _tokens(content['text'], template, None)
       return _document(ids, [True] * len(ids), template)
     tokens, targets = [], []
-    for role, said in _turns(content):
-      head, body = template.head(role), [*_tokens(said, template), *template.tail]
+    for role, said in _turns(content, form):
+      head, body = template.head(role), [*_tokens(said, template, role), *template.tail]
       tokens += head + body
       targets += [False] * len(head) + [role == 'assistant'] * len(body)
     return _document(tokens, targets, template)
@@ -74,20 +82,27 @@ def _document(tokens: list[int], targets: list[bool], template: chat.Template):
   return chat.Document(ids, np.array(targets, bool), template.vocabulary.spans(ids))
 
 
-def _turns(content: dict[str, Any]) -> list[tuple[str, str]]:
+def _form(content: dict[str, Any]) -> str:
+  """The key that says which of the known forms a record has."""
+  forms = [
+    form for form in ('messages', 'conversations', 'response', 'text') if form in content
+  ]
+  if len(forms) != 1 or ('response' in forms) != ('prompt' in content):
+    raise ValueError(
+      'must have one of "messages", "conversations", "prompt" with "response", and "text", '
+      f'but has {sorted(content)}'
+    )
+  return forms[0]
+
+
+def _turns(content: dict[str, Any], form: str) -> list[tuple[str, str]]:
   """Role and text of each turn."""
-  if 'messages' in content:
-    keys, turns = ('role', 'content'), content['messages']
-  elif 'conversations' in content:
-    keys, turns = ('from', 'value'), content['conversations']
-  elif 'prompt' in content and 'response' in content:
-    keys = ('role', 'content')
+  keys, turns = ('role', 'content'), content[form]
+  if form == 'conversations':
+    keys = ('from', 'value')
+  elif form == 'response':
     said = (('user', content['prompt']), ('assistant', content['response']))
     turns = [{'role': role, 'content': text} for role, text in said]
-  else:
-    raise ValueError(
-      'has none of "messages", "conversations", "prompt" with "response", and "text"'
-    )
   if not isinstance(turns, list) or not turns:
     raise ValueError('has no turns')
   out = []
@@ -99,8 +114,10 @@ def _turns(content: dict[str, Any]) -> list[tuple[str, str]]:
   return out
 
 
-def _tokens(said: str, template: chat.Template) -> list[int]:
-  """Ids of a text with audio in it; marks of turns in it are refused."""
+def _tokens(said: str, template: chat.Template, role: str | None) -> list[int]:
+  """Ids of a text with audio in it, said by `role`; marks of turns in it are refused."""
+  if not isinstance(said, str):
+    raise ValueError(f'a text is needed, not {said!r:.40}')
   vocabulary, tokens = template.vocabulary, []
   known = vocabulary.audio_names
   for part in _MARK.split(said):
@@ -110,7 +127,14 @@ def _tokens(said: str, template: chat.Template) -> list[int]:
       raise ValueError(f'{part} is not a token that may stand in a text here')
     elif part:
       tokens += template.tokenizer.encode(part)
-  _check_spans(np.array(tokens, np.int32), vocabulary)
+  ids = np.array(tokens, np.int32)
+  _check_spans(ids, vocabulary)
+  given = vocabulary.is_prompt(ids, vocabulary.spans(ids)) if tokens else np.zeros(0, bool)
+  if role is not None and (given.any() if role == 'assistant' else not given.all()):
+    raise ValueError(
+      f'audio of the {role} ends by another token than such audio does: '
+      f'{vocabulary_lib.END_PROMPT} ends what a user gave, and nothing else'
+    )
   return tokens
 
 

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import cache
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, errors
+from ttt_jax import chat, errors, folders
 from ttt_jax import vocabulary as vocabulary_lib
 
 VERSION = '1.0.0'
@@ -115,16 +115,10 @@ def write(
     extras: is given the folder and writes more files into it.
 
   Raises:
-    DataError: a record is not sound, or the directory holds something that is no data set,
-      or cannot be written.
+    DataError: a record is not sound.
+    FolderError: the directory holds something that is no data set, or cannot be written.
   """
-  directory = pathlib.Path(directory)
-  if directory.is_dir() and any(directory.iterdir()) and not (directory / CONTENT).exists():
-    raise DataError(f'{directory} holds something else: choose a new folder')
-  staging = directory.with_name(directory.name + '.partial')
-  try:
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+  with folders.new(directory, replaces=CONTENT) as staging:
     hashes = {}
     splits = {name: _hashed(make, name, hashes) for name, make in splits.items()}
     builder = Records(splits=splits, assets=assets, data_dir=str(staging))
@@ -133,10 +127,6 @@ def write(
     extras(staging)
     (staging / CONTENT).write_text(json.dumps(hashes, indent=1) + '\n')
     shutil.rmtree(staging / 'downloads', ignore_errors=True)
-    shutil.rmtree(directory, ignore_errors=True)
-    staging.rename(directory)
-  except OSError as error:
-    raise DataError(f'cannot write the data set to {directory}: {error}') from error
 
 
 class Source:

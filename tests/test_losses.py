@@ -108,9 +108,12 @@ def test_the_loss_is_laid_out_as_the_mesh_is():
   assert not any(axes())
   for sizes, wanted in (
     ({'data': 8}, (('data',), (), (), ())),
+    ({'data': 4, 'sequence': 2}, (('data',), ('sequence',), (), ())),
     ({'data': 2, 'fsdp': 2, 'tensor': 2}, (('data', 'fsdp'), (), ('tensor',), ('fsdp',))),
     ({'data': 1, 'tensor': 8}, ((), (), ('tensor',), ())),
   ):
-    mesh = sharding.make_mesh(config_lib.Mesh(**{'fsdp': 1, 'tensor': 1} | sizes))
+    mesh = sharding.make_mesh(
+      config_lib.Mesh(**{'fsdp': 1, 'sequence': 1, 'tensor': 1} | sizes)
+    )
     with jax.set_mesh(mesh):
       assert axes() == wanted

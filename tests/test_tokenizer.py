@@ -1,17 +1,13 @@
 import json
-import pathlib
 import pickle
-import sys
 
 import pytest
+import sources
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttt_jax import tokenizer, vocabulary
-
-sys.path.insert(0, str(pathlib.Path(__file__).with_name('conversion')))
-import sources
 
 # A mark that the file forgot to call special.
 JSON = sources.tokenizer_json('<|audio_0|>', '<tool>')

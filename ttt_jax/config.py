@@ -117,7 +117,7 @@ class Model:
   tied: bool
   vocabulary_multiple: int
   dtype: str
-  remat: bool
+  remat: str
   attention: str
   loss_chunk: int
 
@@ -134,6 +134,7 @@ class Model:
       'above rope_low_turns',
     )
     _one_of('model.dtype', self.dtype, ('float32', 'bfloat16'))
+    _one_of('model.remat', self.remat, ('none', 'attention', 'products', 'full'))
     options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
     _one_of('model.attention', self.attention, options)
     _require(
@@ -203,6 +204,7 @@ class Mesh:
 
   data: int
   fsdp: int
+  sequence: int
   tensor: int
 
   def __post_init__(self):

@@ -8,13 +8,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 
-AXES = ('data', 'fsdp', 'tensor')
+AXES = ('data', 'fsdp', 'sequence', 'tensor')
 
 # Parameters are cut along `fsdp` by their model width and along `tensor` by what is computed
-# in parallel; a batch is cut by rows along both `data` and `fsdp`.
+# in parallel; a batch is cut by rows along both `data` and `fsdp`, a row along `sequence`.
 RULES = (
   ('batch', ('data', 'fsdp')),
-  ('length', None),
+  ('length', 'sequence'),
   ('activation', None),
   ('embed', 'fsdp'),
   ('vocabulary', 'tensor'),
@@ -52,9 +52,11 @@ def of_boxed(abstract, mesh: Mesh):
 
 
 def of_batch(mesh: Mesh) -> batch_lib.Batch:
-  """Shardings of a batch: rows along `data` and `fsdp`."""
-  rows = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
-  return batch_lib.Batch(*(rows for _ in batch_lib.Batch._fields))
+  """Shardings of a batch: rows along `data` and `fsdp`, their positions along `sequence`."""
+  rows, positions = ('data', 'fsdp'), 'sequence'
+  where = NamedSharding(mesh, PartitionSpec(rows, positions))
+  fields = dict.fromkeys(batch_lib.Batch._fields, where)
+  return batch_lib.Batch(**fields | {'normalizer': NamedSharding(mesh, PartitionSpec(rows))})
 
 
 def axes_of(name: str) -> tuple[str, ...]:
@@ -95,8 +97,13 @@ def shard_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
   return start // size, batch_size // size
 
 
-def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
+def check_batch(mesh: Mesh, batch_size: int, row_length: int, parts: int) -> None:
   """Raises ConfigError if a batch cannot be worked off in `parts` that use every device."""
+  if row_length % mesh.shape['sequence']:
+    raise config_lib.ConfigError(
+      f'config.data.row_length is {row_length}, but must be a multiple of mesh.sequence = '
+      f'{mesh.shape["sequence"]}'
+    )
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size % (ways * parts):
     raise config_lib.ConfigError(

@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
 
   Attributes:
     size: one more than the largest id.
-    fingerprint: equal if and only if all ids mean the same.
+    fingerprint: of the tokenizer's file: equal for equal files.
   """
 
   size: int

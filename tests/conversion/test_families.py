@@ -59,6 +59,13 @@ def test_what_old_files_leave_out_is_what_transformers_takes():
     ({'rope_parameters': {'rope_type': 'llama3', 'factor': 8.0}}, "needs 'low_freq_factor'"),
     ({'num_key_value_heads': 3}, 'model.kv_heads'),
     ({'num_attention_heads': 'four'}, 'num_attention_heads'),
+    ({'num_key_value_heads': 2.0}, 'num_key_value_heads'),
+    ({'rms_norm_eps': 'small'}, 'small'),
+    ({'rope_parameters': {'rope_theta': 'large'}}, 'large'),
+    ({'layer_types': 3}, 'layer_types'),
+    ({'model_type': ['qwen2']}, 'model_type'),
+    ({'mlp_bias': True}, 'mlp_bias is True'),
+    ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor is 0.5'),
   ],
 )
 def test_what_the_network_does_not_do_is_refused(change, said):

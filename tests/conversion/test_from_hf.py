@@ -14,12 +14,12 @@ from safetensors import numpy as safetensors_numpy
 from transformers import dynamic_module_utils
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint, errors
+from ttt_jax import chat, checkpoint, errors, folders
 from ttt_jax import tokenizer as tokenizer_lib
-from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import codec as codec_lib
 from ttt_jax.conversion import extend, from_hf, table, tensors, to_hf
 from ttt_jax.model import transformer
+from ttt_jax.sampling import decoder
 
 CODES = 40
 DEFAULTS = make_config()
@@ -200,6 +200,126 @@ def test_a_codec_that_is_elsewhere_says_so(source, tmp_path):
     codec.encode(np.zeros(100, np.float32), 16_000)
 
 
+def test_a_model_gets_its_codec_later(source, assets, tmp_path):
+  size = assets.codec.codebook_size
+  convert(source, tmp_path / 'a', audio_codebook=size)
+  to_hf.convert(tmp_path / 'a', tmp_path / 'b')
+  assets.codec.save(tmp_path / 'codec')
+  (tmp_path / 'prompts.json').write_text('{"speak": ["say it"]}')
+  prompts = from_hf.read_prompts(tmp_path / 'prompts.json')
+  convert(tmp_path / 'b', tmp_path / 'c', codec=str(tmp_path / 'codec'), prompts=prompts)
+  found = assets_lib.load(tmp_path / 'c' / 'assets')
+  assert found.codec.fingerprint == assets.codec.fingerprint and found.prompts == prompts
+
+
+def test_models_of_like_vocabularies_share_their_data(source, tmp_path):
+  other = sources.save(sources.make('qwen2', rows=OLD + 9), tmp_path / 'other')
+  convert(source, tmp_path / 'a', audio_codebook=CODES)
+  convert(other, tmp_path / 'b', audio_codebook=CODES)
+  a, b = (assets_lib.load(tmp_path / x / 'assets') for x in 'ab')
+  a.refuse_mismatch(b.fingerprints, 'b')
+
+
+def test_all_settings_of_a_run_come_back(source, tmp_path):
+  changes = {'mask__audio': 'block', 'mask__causal_prompt': True, 'sampling__max_text': 3}
+  changes |= {'objective__banom': 0.7, 'model__remat': 'none', 'seed': 5}
+  settings = from_hf.Settings(audio_codebook=CODES)
+  ours = from_hf.convert(source, tmp_path / 'a', settings, make_config(**changes))
+  assert ours.mask.causal_prompt and ours.seed == 5 and ours.model.remat == 'none'
+  to_hf.convert(tmp_path / 'a', tmp_path / 'b')
+  assert convert(tmp_path / 'b', tmp_path / 'c') == ours
+  theirs = json.loads((tmp_path / 'b' / 'config.json').read_text())['ttt']
+  assert theirs['mask']['audio'] == 'block' and theirs['sampling']['max_text'] == 3
+
+
+def test_the_exported_code_answers_as_we_do(source, tmp_path, monkeypatch):
+  monkeypatch.setattr(dynamic_module_utils, 'HF_MODULES_CACHE', str(tmp_path / 'modules'))
+  config = convert(source, tmp_path / 'ours', audio_codebook=CODES)
+  to_hf.convert(tmp_path / 'ours', tmp_path / 'theirs')
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / 'theirs', trust_remote_code=True
+  )
+  assert type(theirs).__name__ == 'TtTQwen2ForCausalLM'
+  assets = assets_lib.load(tmp_path / 'ours' / 'assets')
+  vocabulary = assets.vocabulary
+  model = transformer.Transformer(config.model, vocabulary.size)
+  params = checkpoint.restore_params(tmp_path / 'ours')
+  speak = decoder.Decoder(model, params, vocabulary, config.sampling, config.mask)
+  turns = [chat.Turn('user', [np.arange(5), 'the fox'])]
+  prompt = np.append(assets.template.prompt(turns), vocabulary.begin_last)
+  (answer,) = speak([prompt])
+  said = theirs.generate(torch.tensor(prompt)[None])[0, len(prompt) :].tolist()
+  assert said == answer.tokens.tolist() and vocabulary.is_audio(answer.tokens).any()
+  ends = theirs.generation_config
+  assert ends.eos_token_id == vocabulary.turn_end
+  endoftext = assets.tokenizer.special('<|endoftext|>')
+  assert ends.pad_token_id == theirs.config.pad_token_id == endoftext
+
+
+def test_heads_get_rows_of_their_own(tmp_path):
+  source = sources.save(sources.make('qwen2 untied'), tmp_path / 'source')
+  convert(source, tmp_path / 'ours', audio_codebook=CODES)
+  size = assets_lib.load(tmp_path / 'ours' / 'assets').vocabulary.size
+  new = slice(OLD, size)
+  embedding, head = (
+    checkpoint.read_param(tmp_path / 'ours', (k,)) for k in ('embedding', 'head')
+  )
+  old = sources.make('qwen2 untied').lm_head.weight.detach().numpy()[:OLD]
+  assert head[new].any(1).all() and abs(head[new].std() / old.std() - 1) < 0.2
+  assert abs(np.corrcoef(head[new].ravel(), embedding[new].ravel())[0, 1]) < 0.2
+
+
+def test_nothing_is_rounded_and_what_is_left_out_does_not_count(tmp_path):
+  source = sources.save(sources.make('llama', dtype=torch.bfloat16), tmp_path / 'source')
+  path = source / tensors.SINGLE
+  held = safetensors_numpy.load_file(path)
+  held['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.ones(8, np.float32)
+  safetensors_numpy.save_file(held, path)
+  config = convert(source, tmp_path / 'half', audio_codebook=CODES)
+  assert config.model.dtype == 'bfloat16'
+  half = checkpoint.restore_params(tmp_path / 'half')
+  assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {'bfloat16'}
+  held['model.norm.weight'] = held['model.norm.weight'].astype(np.float32) + 1e-5
+  safetensors_numpy.save_file(held, path)
+  convert(source, tmp_path / 'mixed', audio_codebook=CODES)
+  norm = checkpoint.read_param(tmp_path / 'mixed', ('norm', 'scale'))
+  np.testing.assert_array_equal(norm, held['model.norm.weight'])
+
+
+@pytest.mark.parametrize('some', [AUTHORS[3:5], AUTHORS[-1:]])
+def test_a_part_of_the_audio_tokens_is_refused(some, tmp_path):
+  source = sources.save(sources.make('qwen2'), tmp_path / 'source', *some)
+  with pytest.raises(table.ConversionError, match='source: the tokenizer has no token <.begin'):
+    convert(source, tmp_path / 'ours', audio_codebook=CODES)
+
+
+def test_a_vocabulary_with_audio_is_not_extended(tmp_path):
+  source = sources.save(sources.make('qwen2'), tmp_path / 'source', *AUTHORS)
+  with pytest.raises(table.ConversionError, match='has 6 codes: leave out --audio-codebook'):
+    convert(source, tmp_path / 'ours', audio_codebook=CODES)
+  convert(source, tmp_path / 'ours', audio_codebook=6)
+  to_hf.convert(tmp_path / 'ours', tmp_path / 'theirs')
+  with pytest.raises(table.ConversionError, match='has 6 codes: leave out'):
+    convert(tmp_path / 'theirs', tmp_path / 'again', audio_codebook=CODES)
+  sources.edit(source, audio_token_id_start='many')
+  with pytest.raises(table.ConversionError, match="audio_token_id_start is 'many'"):
+    convert(source, tmp_path / 'other')
+
+
+def test_a_failure_leaves_nothing_and_takes_nothing(source, tmp_path, monkeypatch):
+  (tmp_path / 'ours.partial').mkdir()
+  (tmp_path / 'ours.partial' / 'file').write_text('precious')
+  before = sorted(tmp_path.rglob('*'))
+
+  def fail(*_):
+    raise OSError('disk full')
+
+  monkeypatch.setattr(checkpoint, 'save_params', fail)
+  with pytest.raises(folders.FolderError, match='cannot write to .*ours: disk full'):
+    convert(source, tmp_path / 'ours', audio_codebook=CODES)
+  assert sorted(tmp_path.rglob('*')) == before
+
+
 def test_a_tied_file_may_repeat_its_head_but_not_another(source, tmp_path):
   path = source / tensors.SINGLE
   held = safetensors_numpy.load_file(path)
@@ -234,7 +354,7 @@ def test_every_tensor_that_does_not_fit_is_named_and_nothing_is_left_behind(sour
 @pytest.mark.parametrize(
   'settings,said',
   [
-    ({}, 'no token <.begin_of_audio.>.*--audio_codebook=CODES extends'),
+    ({}, 'no audio tokens; --audio-codebook=CODES adds them'),
     ({'audio_codebook': CODES, 'codec': '/nowhere'}, 'is this a codec directory'),
   ],
 )
@@ -246,11 +366,12 @@ def test_what_is_not_said_is_asked_for(source, tmp_path, settings, said):
 def test_used_folders_and_missing_sources_are_refused(source, tmp_path):
   (tmp_path / 'used').mkdir()
   (tmp_path / 'used' / 'file').write_text('precious')
-  with pytest.raises(table.ConversionError, match='exists already'):
+  convert(source, tmp_path / 'ours', audio_codebook=CODES)
+  with pytest.raises(folders.FolderError, match='used holds something already'):
     convert(source, tmp_path / 'used', audio_codebook=CODES)
-  with pytest.raises(table.ConversionError, match='exists already'):
-    convert(source, tmp_path / 'ours', audio_codebook=CODES)
+  with pytest.raises(folders.FolderError, match='used holds something already'):
     to_hf.convert(tmp_path / 'ours', tmp_path / 'used')
+  assert [path.name for path in (tmp_path / 'used').iterdir()] == ['file']
   with pytest.raises(table.ConversionError, match='not a folder: download .*hf download'):
     convert(tmp_path / 'Qwen' / 'Qwen2', tmp_path / 'new', audio_codebook=CODES)
   (source / 'config.json').write_text('[')
@@ -290,8 +411,8 @@ def test_a_sentencepiece_source_is_extended_and_exported(assets, family, tmp_pat
     template = assets_lib.load(tmp_path / 'ours' / 'assets').template
     assert whole == template.prompt(turns).tolist()
   (tmp_path / 'theirs' / 'tokenizer.json').unlink()
-  shutil.rmtree(tmp_path / 'theirs' / from_hf.ASSETS)
-  with pytest.raises(vocabulary_lib.VocabularyError, match='no token <.end_of_audio.>'):
+  shutil.rmtree(tmp_path / 'theirs' / from_hf.OWN)
+  with pytest.raises(table.ConversionError, match='no audio tokens; --audio-codebook'):
     convert(tmp_path / 'theirs', tmp_path / 'again')
 
 

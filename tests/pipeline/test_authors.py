@@ -54,7 +54,14 @@ def test_all_of_an_interleaved_text_is_a_target(assets):
 @pytest.mark.parametrize(
   'content,said',
   [
-    ({}, 'has none of "messages"'),
+    ({}, 'must have one of "messages"'),
+    ({'text': 'a', 'messages': []}, "but has ..messages', 'text'"),
+    ({'response': 'a'}, 'must have one of'),
+    ({'prompt': 'a', 'response': None}, "needs the texts 'role' and 'content'"),
+    ({'text': 3}, 'a text is needed, not 3'),
+    ({'conversations': [{'from': 'bot', 'value': 'x'}]}, "unknown role 'bot'"),
+    ({'prompt': AUDIO, 'response': AUDIO}, 'audio of the assistant ends by another token'),
+    ({'prompt': SPOKEN, 'response': 'x'}, 'audio of the user ends by another token'),
     ({'messages': []}, 'has no turns'),
     ({'messages': [{'role': 'user'}]}, "needs the texts 'role' and 'content'"),
     ({'messages': [{'role': 'tool', 'content': 'x'}]}, "unknown role 'tool'"),
@@ -79,9 +86,13 @@ def test_lists_and_lines_are_read(tmp_path):
   assert list(authors.read(path)) == wanted
   path.write_text('\n'.join(json.dumps(content) for _, content in wanted) + '\n\n')
   assert list(authors.read(path)) == wanted
+  path.write_text('\n {"text": "a\u2028b"}\r\n', encoding='utf-8')  # ends a line for str alone
+  assert list(authors.read(path)) == [('records:0', {'text': 'a\u2028b'})]
   path.write_text('[1]')
-  with pytest.raises(records.DataError, match='records:0: a record must be an object'):
+  with pytest.raises(
+    records.DataError, match='record 0 cannot be read .a record must be an obj'
+  ):
     list(authors.read(path))
-  path.write_text('{')
-  with pytest.raises(records.DataError, match='neither a JSON list nor JSON lines'):
+  path.write_text('{"text": "a"}\n{')
+  with pytest.raises(records.DataError, match='records: record 1 cannot be read'):
     list(authors.read(path))

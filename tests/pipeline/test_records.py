@@ -6,7 +6,7 @@ import pytest
 from data_pipelines import records
 from data_pipelines.records import DataError, Record, Source
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat
+from ttt_jax import chat, folders
 
 
 def write(directory, assets, documents):
@@ -80,14 +80,14 @@ def test_missing_data_and_splits_are_named(toy_data, tmp_path):
 def test_a_place_that_cannot_be_written_is_named(assets, documents, tmp_path):
   blocked = tmp_path / 'file'
   blocked.write_text('in the way')
-  with pytest.raises(DataError, match='cannot write the data set to .*file/data'):
+  with pytest.raises(folders.FolderError, match='cannot write to .*file/data'):
     write(blocked / 'data', assets, documents[:1])
 
 
 def test_a_folder_of_something_else_is_not_deleted(assets, documents, tmp_path):
   (tmp_path / 'data').mkdir()
   (tmp_path / 'data' / 'precious.wav').write_bytes(b'sound')
-  with pytest.raises(DataError, match='holds something else'):
+  with pytest.raises(folders.FolderError, match='data holds something already'):
     write(tmp_path / 'data', assets, documents[:1])
   assert (tmp_path / 'data' / 'precious.wav').exists()
 

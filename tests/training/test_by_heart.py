@@ -1,10 +1,9 @@
 """From a checkpoint of Hugging Face and records in the authors' format to a trained model."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
+import sources
 from conftest import make_config
 
 from data_pipelines import authors, records
@@ -14,9 +13,6 @@ from ttt_jax.conversion import from_hf
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 from ttt_jax.training import train
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'conversion'))
-import sources
 
 CODES = 24
 

@@ -168,12 +168,20 @@ def run_steps(source, config, devices, steps):
   return out, jax.device_get(current.params), shardings
 
 
-@pytest.mark.parametrize('name', ['adamw', 'muon'])
-def test_eight_devices_agree_with_one(source, name):
-  changes = {'optimizer__name': name, 'model__kv_heads': 2}
+@pytest.mark.parametrize(
+  'name,attention,mesh',
+  [
+    ('adamw', 'chunked', {'fsdp': 2, 'sequence': 2, 'tensor': 2}),
+    ('muon', 'dense', {'data': 2, 'fsdp': 2, 'tensor': 2}),
+    ('adamw', 'dense', {'fsdp': 2, 'sequence': 4}),
+  ],
+)
+def test_eight_devices_agree_with_one(source, name, attention, mesh):
+  changes = {'optimizer__name': name, 'model__attention': attention}
   single = make_config(**changes, mesh__data=1)
   alone, params, _ = run_steps(source, single, jax.devices()[:1], 2)
-  spread = make_config(**changes, mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
+  mesh = {'data': 1, 'sequence': 1} | mesh
+  spread = make_config(**changes, **{f'mesh__{axis}': n for axis, n in mesh.items()})
   many, sharded, shardings = run_steps(source, spread, jax.devices(), 2)
   for (sums, norm), (more, also) in zip(alone, many):
     np.testing.assert_allclose(sums.objective, more.objective, rtol=2e-5)
@@ -218,9 +226,12 @@ def test_batches_and_models_that_cannot_be_cut_are_refused():
   with pytest.raises(config_lib.ConfigError, match='config.data.batch_size is 7'):
     sharding.shard_of_process(mesh, 7)
   assert sharding.shard_of_process(mesh, 8) == (0, 1)
-  sharding.check_parts(mesh, 8, 4)
+  sharding.check_batch(mesh, 8, 64, 4)
   with pytest.raises(config_lib.ConfigError, match='train.accumulate .* = 8 . 2'):
-    sharding.check_parts(mesh, 8, 8)
+    sharding.check_batch(mesh, 8, 64, 8)
+  across = sharding.make_mesh(make_config(mesh__sequence=8).mesh)
+  with pytest.raises(config_lib.ConfigError, match='row_length is 65, .*mesh.sequence = 8'):
+    sharding.check_batch(across, 8, 65, 1)
   with pytest.raises(config_lib.ConfigError, match='config.model.kv_heads is 2'):
     sharding.check_model(make_config().model, mesh)
 

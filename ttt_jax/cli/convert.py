@@ -18,7 +18,10 @@ _SOURCE = flags.DEFINE_string('source', None, 'from-hf: folder of the checkpoint
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'to-hf: folder of a run.')
 _OUT = flags.DEFINE_string('out', None, 'A new folder.', required=True)
 _CODEBOOK = flags.DEFINE_integer(
-  'audio_codebook', None, 'from-hf: codes by which a vocabulary of text is extended.'
+  'audio_codebook',
+  None,
+  'from-hf: codes by which a vocabulary of text is extended.',
+  lower_bound=1,
 )
 _CODEC = flags.DEFINE_string('codec', None, 'from-hf: folder of the codec of the audio tokens.')
 _PROMPTS = flags.DEFINE_string(

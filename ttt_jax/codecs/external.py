@@ -36,8 +36,8 @@ class External(codec.Codec):
 
   @property
   def fingerprint(self) -> str:
-    """Of the name and the size."""
-    text = f'{self.name} {self.codebook_size}'
+    """Of the size alone: all that is known of what the tokens mean."""
+    text = f'external {self.codebook_size}'
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def save(self, directory: str | os.PathLike) -> None:

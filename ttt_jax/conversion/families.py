@@ -26,7 +26,6 @@ _UNKNOWN_HERE = {
 }
 
 CONFIG = 'config.json'
-ROWS = 128  # the embedding's rows are padded to a multiple of it, so that meshes can cut them
 
 
 def read_config(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -59,7 +58,8 @@ def model_from(
 
   Args:
     values: the file's content.
-    base: gives what a config.json does not say: how the model is computed.
+    base: gives what is not of the checkpoint: how the model is computed, and the padding of
+      its vocabulary.
     name: of the file, for messages.
 
   Raises:
@@ -68,7 +68,7 @@ def model_from(
   """
   values = {key: value for key, value in values.items() if value is not None}
   family = values.get('model_type')
-  if family not in FAMILIES:
+  if not isinstance(family, str) or family not in FAMILIES:
     known = ', '.join(FAMILIES)
     raise table.ConversionError(f'{name}: model_type is {family!r}; known: {known}')
   for key, fine in _UNKNOWN_HERE.items():
@@ -76,13 +76,15 @@ def model_from(
       continue  # transformers does not ask: Qwen2 has the biases that `qkv_bias` names
     if key in values and values[key] not in fine:
       raise table.ConversionError(f'{name}: {key} is {values[key]!r}, which is not known here')
-  if any(kind != 'full_attention' for kind in values.get('layer_types', ())):
+  layers = values.get('layer_types', [])
+  if not isinstance(layers, list) or any(kind != 'full_attention' for kind in layers):
     raise table.ConversionError(f'{name}: layer_types has other attention than full_attention')
 
-  def needed(key: str) -> int:
-    if not isinstance(values.get(key), int) or values[key] <= 0:
-      raise table.ConversionError(f'{name}: {key} is missing or no positive number')
-    return values[key]
+  def needed(key: str, default: int | None = None) -> int:
+    value = values.get(key, default)
+    if not isinstance(value, int) or value <= 0:
+      raise table.ConversionError(f'{name}: {key} is missing or no positive whole number')
+    return value
 
   width, heads = needed('hidden_size'), needed('num_attention_heads')
   head_width = 128 if family == 'qwen3' else width // heads
@@ -91,26 +93,19 @@ def model_from(
       layers=needed('num_hidden_layers'),
       width=width,
       heads=heads,
-      kv_heads=values.get('num_key_value_heads', heads),
-      head_width=values.get('head_dim', head_width),
+      kv_heads=needed('num_key_value_heads', heads),
+      head_width=needed('head_dim', head_width),
       mlp_width=needed('intermediate_size'),
       **_rope(values, name),
       norm_epsilon=float(values.get('rms_norm_eps', 1e-6)),
       **FAMILIES[family][0],
       tied=bool(values.get('tie_word_embeddings', False)),
-      vocabulary_multiple=ROWS,
-      dtype='bfloat16' if _dtype(values) == 'bfloat16' else 'float32',
-      remat=base.remat,
-      attention=base.attention,
-      loss_chunk=base.loss_chunk,
+      vocabulary_multiple=base.vocabulary_multiple,
+      **{key: getattr(base, key) for key in config_lib.HOW_COMPUTED},
     )
-  except (TypeError, config_lib.ConfigError) as error:
+  except (TypeError, ValueError, config_lib.ConfigError) as error:
     raise table.ConversionError(f'{name}: {error}') from error
   return model, needed('vocab_size')
-
-
-def _dtype(values: Mapping[str, Any]) -> str:
-  return values.get('dtype', values.get('torch_dtype', 'float32'))
 
 
 def _rope(values: Mapping[str, Any], name: str) -> dict[str, Any]:

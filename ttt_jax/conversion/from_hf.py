@@ -1,9 +1,9 @@
 """From a Hugging Face checkpoint to the folder of a run."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 
 import ml_dtypes
@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, folders
 from ttt_jax import config as config_lib
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
@@ -25,8 +25,9 @@ DTYPES = {
   'float16': np.dtype('float16'),
 }
 
-# What an export of ours carries beside what transformers reads (see to_hf.py).
-SECTION, ASSETS = 'ttt', 'ttt_assets'
+# What an export of ours carries for the way back: a folder of a run, without checkpoints.
+OWN = 'ttt'
+ROWS = 128  # the embedding's rows are padded to a multiple of it, so that meshes can cut them
 
 _START = 'audio_token_id_start'  # where the authors' config.json says it
 
@@ -66,7 +67,7 @@ def convert(
     source: folder of the checkpoint.
     out: a new folder.
     settings: what the source does not say.
-    defaults: all settings but those of the model.
+    defaults: all settings but those of the model; an export of ours has its own.
 
   Returns:
     The settings that were written.
@@ -74,9 +75,11 @@ def convert(
   Raises:
     UserError: the source cannot be converted, or `out` cannot be written.
   """
-  source, out = pathlib.Path(source), pathlib.Path(out)
+  source = pathlib.Path(source)
   name = str(source / families.CONFIG)
   values = families.read_config(source)
+  if (source / OWN).is_dir():
+    defaults = checkpoint.load_config(source / OWN)
   model, their_rows = families.model_from(values, defaults.model, name)
   found = tensors.Folder(source)
   stored = _without_copies(found, model)
@@ -86,25 +89,27 @@ def convert(
     raise table.ConversionError(
       f'{source}: the tokenizer has {known} ids, but the embedding {their_rows} rows'
     )
-  config = _config(values, defaults, model, name)
-  dtype = DTYPES[settings.dtype or _source_dtype(found)]
-  refuse_used(out)
-  lazy = _Shown(found, stored)
-  params = table.to_ours(
-    lazy, model, their_rows, size=assets.vocabulary.size, kept=known, dtype=dtype
-  )
-  lazy.close()
-  for number, key in enumerate(('embedding', 'head')):
-    if key in params and known < assets.vocabulary.size:
-      extend.draw_rows(params[key], known, assets.vocabulary.size, [settings.seed, number])
-  _write(out, config, assets, params)
+  dtypes = {settings.dtype or found.dtypes[key] for key in stored}
+  stored_as = dtypes.pop() if len(dtypes) == 1 else 'float32'  # the widest: nothing is rounded
+  if not (source / OWN).is_dir():
+    halves = 'bfloat16' in (stored_as, *found.dtypes.values())
+    computed = 'bfloat16' if halves else 'float32'
+    model = dataclasses.replace(model, dtype=computed, vocabulary_multiple=ROWS)
+  config = dataclasses.replace(defaults, model=model)
+  with folders.new(out) as staging:
+    lazy = _Shown(found, stored)
+    size = assets.vocabulary.size
+    params = table.to_ours(
+      lazy, model, their_rows, size=size, kept=known, dtype=DTYPES[stored_as]
+    )
+    lazy.close()
+    for number, key in enumerate(('embedding', 'head')):
+      if key in params and known < size:
+        extend.draw_rows(params[key], known, size, [settings.seed, number])
+    about = checkpoint.describe(config, assets.vocabulary.fingerprint)
+    checkpoint.claim(staging, about, assets)
+    checkpoint.save_params(staging, params, about)
   return config
-
-
-def refuse_used(out: pathlib.Path) -> None:
-  """Raises ConversionError if `out` holds anything."""
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise table.ConversionError(f'{out} exists already: choose a new folder')
 
 
 class _Shown(Mapping[str, np.ndarray]):
@@ -145,75 +150,63 @@ def _without_copies(found: tensors.Folder, model: config_lib.Model) -> list[str]
   return names
 
 
-def _source_dtype(found: tensors.Folder) -> str:
-  """The widest dtype of the source: nothing is rounded."""
-  kinds = set(found.dtypes.values())
-  return kinds.pop() if len(kinds) == 1 else 'float32'
-
-
 def _assets(
   source: pathlib.Path, values: Mapping, settings: Settings
 ) -> tuple[assets_lib.Assets, int]:
   """What the ids mean, and how many of them the source's tokenizer knows."""
-  if (source / ASSETS).is_dir():
-    assets = assets_lib.load(source / ASSETS)
-    if settings.audio_codebook:
-      raise table.ConversionError(f'{source} has audio tokens: leave out --audio_codebook')
-    return assets, assets.vocabulary.size
-  tokenizer = tokenizer_lib.load(source)
-  known = tokenizer.size
-  try:
-    vocabulary = vocabulary_lib.Vocabulary.find(tokenizer, values.get(_START))
-  except vocabulary_lib.VocabularyError as error:
-    if not settings.audio_codebook:
-      raise vocabulary_lib.VocabularyError(
-        f'{source}: {error}; --audio_codebook=CODES extends a vocabulary of text'
-      ) from error
-    tokenizer = tokenizer.added(vocabulary_lib.TEXT_SPECIALS)
-    vocabulary = vocabulary_lib.Vocabulary.extend(tokenizer, settings.audio_codebook)
+  if (source / OWN).is_dir():
+    assets = assets_lib.load(source / OWN / assets_lib.DIRECTORY)
+    known = assets.vocabulary.size
+    extended = False
   else:
-    if settings.audio_codebook not in (None, vocabulary.codebook_size):
-      raise table.ConversionError(
-        f'{source} has {vocabulary.codebook_size} audio tokens: leave out --audio_codebook'
-      )
+    tokenizer = tokenizer_lib.load(source)
+    known = tokenizer.size
+    extended = not _has_audio(tokenizer)
+    if extended:
+      vocabulary, tokenizer = _extended(source, tokenizer, settings.audio_codebook)
+    else:
+      vocabulary = _found(source, tokenizer, values.get(_START))
+    elsewhere = external.External(source.resolve().name, vocabulary.codebook_size)
+    assets = assets_lib.Assets(vocabulary, tokenizer, elsewhere, {})
+  codes = assets.vocabulary.codebook_size
+  if not extended and settings.audio_codebook not in (None, codes):
+    raise table.ConversionError(f'{source} has {codes} codes: leave out --audio-codebook')
   if settings.codec:
-    codec = codec_lib.load_codec(settings.codec)
-  else:
-    codec = external.External(source.resolve().name, vocabulary.codebook_size)
-  if codec.codebook_size != vocabulary.codebook_size:
+    assets = assets._replace(codec=codec_lib.load_codec(settings.codec))
+  if assets.codec.codebook_size != codes:
     raise table.ConversionError(
-      f'{settings.codec}: {codec.codebook_size} codes, but the vocabulary has '
-      f'{vocabulary.codebook_size}'
+      f'{settings.codec}: {assets.codec.codebook_size} codes, but the vocabulary has {codes}'
     )
-  return assets_lib.Assets(vocabulary, tokenizer, codec, dict(settings.prompts)), known
+  return assets._replace(prompts={**assets.prompts, **settings.prompts}), known
 
 
-def _config(
-  values: Mapping, defaults: config_lib.Config, model: config_lib.Model, name: str
-) -> config_lib.Config:
-  """All settings; an export of ours says how it masks and samples."""
-  settings = defaults.to_dict() | {'model': dataclasses.asdict(model)}
-  own = values.get(SECTION, {})
+def _has_audio(tokenizer: tokenizer_lib.Tokenizer) -> bool:
+  """Whether there is any of the tokens that stand in audio."""
+  for name in (*vocabulary_lib.AUDIO_SPECIALS, vocabulary_lib.code_name(0)):
+    with contextlib.suppress(vocabulary_lib.VocabularyError):
+      tokenizer.special(name)
+      return True
+  return False
+
+
+def _extended(source: pathlib.Path, tokenizer: tokenizer_lib.Tokenizer, codes: int | None):
+  """A vocabulary of text with audio behind it, and the tokenizer that it extends."""
+  if not codes:
+    raise table.ConversionError(
+      f'{source}: the tokenizer has no audio tokens; --audio-codebook=CODES adds them'
+    )
+  tokenizer = tokenizer.added(vocabulary_lib.TEXT_SPECIALS)
+  return vocabulary_lib.Vocabulary.extend(tokenizer, codes), tokenizer
+
+
+def _found(source: pathlib.Path, tokenizer: tokenizer_lib.Tokenizer, start):
+  """The vocabulary that the tokenizer has whole."""
+  if start is not None and not isinstance(start, int):
+    raise table.ConversionError(f'{source}: {_START} is {start!r}, but must be an id')
   try:
-    settings |= {part: own[part] for part in ('mask', 'sampling') if part in own}
-    return config_lib.from_config_dict(settings)
-  except (TypeError, config_lib.ConfigError) as error:
-    raise table.ConversionError(f'{name}: {SECTION}: {error}') from error
-
-
-def _write(out: pathlib.Path, config, assets: assets_lib.Assets, params) -> None:
-  staging = out.with_name(out.name + '.partial')
-  about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  try:
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    checkpoint.claim(staging, about, assets)
-    checkpoint.save_params(staging, params, about)
-    if out.exists():
-      out.rmdir()
-    staging.rename(out)
-  except OSError as error:
-    raise table.ConversionError(f'cannot write to {out}: {error}') from error
+    return vocabulary_lib.Vocabulary.find(tokenizer, start)
+  except vocabulary_lib.VocabularyError as error:
+    raise table.ConversionError(f'{source}: {error}') from error
 
 
 def read_prompts(path: str | pathlib.Path) -> dict[str, list[str]]:

@@ -35,20 +35,26 @@ class Folder(Mapping[str, np.ndarray]):
     self._files = _find(pathlib.Path(directory))
     self.shapes: dict[str, tuple[int, ...]] = {}
     self.dtypes: dict[str, str] = {}
+    wrong = []
     for path in sorted(set(self._files.values())):
+      named = {name for name, where in self._files.items() if where == path}
       with _open(path) as file:
-        names = set(file.keys())
-        for name in [n for n, where in self._files.items() if where == path]:
-          if name not in names:
-            raise table.ConversionError(f'{path}: has no tensor {name}, which the index names')
+        held = set(file.keys())
+        wrong += [f'{path.name} has no tensor {name}' for name in sorted(named - held)]
+        # What lies in the files and the index forgot is not lost in silence.
+        wrong += [f'{path.name} has {name}, unnamed' for name in sorted(held - named)]
+        for name in sorted(named & held):
           part = file.get_slice(name)
           kind = part.get_dtype()
           if kind not in DTYPES:
-            raise table.ConversionError(
-              f'{path}: {name} is {kind}; known are {", ".join(DTYPES)} (no quantized weights)'
-            )
+            wrong.append(f'{path.name}: {name} is {kind}, not {", ".join(DTYPES)}')
           self.shapes[name] = tuple(part.get_shape())
-          self.dtypes[name] = DTYPES[kind]
+          self.dtypes[name] = DTYPES.get(kind, kind)
+    if wrong:
+      raise table.ConversionError(
+        f'{directory}: files and index do not agree, or weights are quantized:\n  '
+        + '\n  '.join(wrong)
+      )
 
   def __getitem__(self, name: str) -> np.ndarray:
     # Opened anew for each tensor, so that no mapped pages of the others stay in memory.
@@ -86,7 +92,6 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
     gone = sorted({file for file in files.values() if not (directory / file).is_file()})
     if gone:
       raise table.ConversionError(f'{directory}: missing {", ".join(gone)}, named by the index')
-    _refuse_unnamed(directory, files)
     return {name: directory / file for name, file in files.items()}
   if (directory / SINGLE).exists():
     with _open(directory / SINGLE) as file:
@@ -99,15 +104,6 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
       'AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other_folder)'
     )
   raise table.ConversionError(f'{directory}: neither {SINGLE} nor {INDEX}')
-
-
-def _refuse_unnamed(directory: pathlib.Path, files: Mapping[str, str]) -> None:
-  """Tensors that lie in the files and that the index forgot are not lost in silence."""
-  for file in sorted(set(files.values())):
-    with _open(directory / file) as opened:
-      unnamed = sorted(set(opened.keys()) - {n for n, where in files.items() if where == file})
-    if unnamed:
-      raise table.ConversionError(f'{directory / file}: {unnamed[0]} is not in {INDEX}')
 
 
 def write(

@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, folders
 from ttt_jax import config as config_lib
 from ttt_jax.conversion import families, from_hf, table, tensors, tokenizer_files
 
@@ -42,7 +42,6 @@ def convert(
     UserError: there is no run, no family of transformers has such a model, or `out` cannot
       be written.
   """
-  out = pathlib.Path(out)
   config = checkpoint.load_config(source)
   assets = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   model, size = config.model, assets.vocabulary.size
@@ -52,24 +51,16 @@ def convert(
   content = families.config_of(
     model, size, dtype, assets.vocabulary.turn_end, config.data.row_length
   )
-  from_hf.refuse_used(out)
-  staging = out.with_name(out.name + '.partial')
-  try:
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+  with folders.new(out) as staging:
     padding = tokenizer_files.write(staging, assets.tokenizer, assets.vocabulary)
     _write_json(staging / 'config.json', content | _own(config, assets, padding))
     ends = {'eos_token_id': assets.vocabulary.turn_end, 'pad_token_id': padding}
     _write_json(staging / 'generation_config.json', ends)
     for name in _FILES:
       shutil.copyfile(_CODE / name, staging / name)
-    assets.save(staging / from_hf.ASSETS)
+    about = checkpoint.describe(config, assets.vocabulary.fingerprint)
+    checkpoint.claim(staging / from_hf.OWN, about, assets)
     tensors.write(staging, _cast(source, model, size, kind, len(sizes)), sizes, shard_bytes)
-    if out.exists():
-      out.rmdir()
-    staging.rename(out)
-  except OSError as error:
-    raise table.ConversionError(f'cannot write to {out}: {error}') from error
 
 
 def _own(config: config_lib.Config, assets: assets_lib.Assets, padding: int) -> dict[str, Any]:
@@ -81,7 +72,7 @@ def _own(config: config_lib.Config, assets: assets_lib.Assets, padding: int) -> 
       'AutoConfig': f'configuration_ttt.TtT{family}Config',
       'AutoModelForCausalLM': f'modeling_ttt.TtT{family}ForCausalLM',
     },
-    from_hf.SECTION: {
+    'ttt': {
       'vocabulary': dataclasses.asdict(assets.vocabulary),
       'mask': dataclasses.asdict(config.mask),
       'sampling': dataclasses.asdict(config.sampling),

@@ -16,6 +16,17 @@ from ttt_jax import config as config_lib
 from ttt_jax.model import rotary
 from ttt_jax.ops.attention import sharded
 
+_SAVED = ('attention_out', 'attention_lse')  # as ops/attention names them
+_policies = jax.checkpoint_policies
+# What a layer keeps for its backward pass, by `config.remat`.
+_POLICIES = {
+  'full': _policies.nothing_saveable,
+  'attention': _policies.save_only_these_names(*_SAVED),
+  'products': _policies.save_from_both_policies(
+    _policies.save_only_these_names(*_SAVED), _policies.dots_with_no_batch_dims_saveable
+  ),
+}
+
 
 def _weight(module: nn.Module, name: str, shape, axes, fan_in: int, gain: float = 1.0):
   init = nn.initializers.normal(gain * fan_in**-0.5)
@@ -130,7 +141,9 @@ class Transformer(nn.Module):
     self.embedding = _weight(self, 'embedding', (rows, c.width), axes, c.width)
     if not c.tied:
       self.head = _weight(self, 'head', (rows, c.width), axes, c.width)
-    block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+    block = Block
+    if c.remat != 'none':
+      block = nn.remat(Block, prevent_cse=False, policy=_POLICIES[c.remat])
     self.layers = nn.scan(
       block,
       variable_axes={'params': 0},

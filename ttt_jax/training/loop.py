@@ -46,7 +46,8 @@ def train(
   checkpoint.refuse_another(workdir, about)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
-  sharding.check_parts(mesh, config.data.batch_size, config.train.accumulate)
+  data = config.data
+  sharding.check_batch(mesh, data.batch_size, data.row_length, config.train.accumulate)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   model = transformer.Transformer(config.model, assets.vocabulary.size)
   freeze = config.train.freeze

@@ -1,0 +1,43 @@
+"""Folders that come into being whole, or not at all."""
+
+import contextlib
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from ttt_jax import errors
+
+
+class FolderError(errors.UserError):
+  """A folder is in use, or cannot be written."""
+
+
+@contextlib.contextmanager
+def new(out: str | pathlib.Path, replaces: str | None = None) -> Iterator[pathlib.Path]:
+  """Gives a folder beside `out` to write into, which becomes `out` if all goes well.
+
+  Args:
+    out: where it is to be; there is nothing yet, or an empty folder.
+    replaces: the name of a file; a folder that has one is of the same kind, and is replaced.
+
+  Raises:
+    FolderError: `out` holds something else, or cannot be written.
+  """
+  out = pathlib.Path(out).absolute()
+  try:
+    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used and not (replaces and (out / replaces).exists()):
+      raise FolderError(f'{out} holds something already: choose a new folder')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = pathlib.Path(tempfile.mkdtemp(prefix=f'{out.name}.partial.', dir=out.parent))
+    try:
+      staging.chmod(0o755)  # mkdtemp makes it for its owner alone
+      yield staging
+      if out.exists():
+        shutil.rmtree(out)
+      staging.rename(out)
+    finally:
+      shutil.rmtree(staging, ignore_errors=True)
+  except OSError as error:
+    raise FolderError(f'cannot write to {out}: {error}') from error
