@@ -195,7 +195,8 @@ def _config(
   settings = defaults.to_dict() | {'model': dataclasses.asdict(model)}
   own = values.get(SECTION, {})
   try:
-    settings |= {part: own[part] for part in ('mask', 'sampling') if part in own}
+    for part in {'mask', 'sampling'} & set(own):
+      settings[part] = {**settings[part], **own[part]}
     return config_lib.from_config_dict(settings)
   except (TypeError, config_lib.ConfigError) as error:
     raise table.ConversionError(f'{name}: {SECTION}: {error}') from error
