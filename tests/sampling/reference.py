@@ -12,7 +12,7 @@ from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.sampling import decoder, draw
 
-_LENGTH_MULTIPLE = 64  # rows are padded to it, so that few shapes are compiled
+_LENGTH_MULTIPLE = 128  # rows are padded to it, so that few shapes are compiled
 
 
 def share(block_size: int, steps: int, step: int) -> int:
@@ -153,17 +153,17 @@ class Decoder:
     """Answers each prompt."""
     seeds = range(len(prompts)) if seeds is None else seeds
     rows = [Dialogue(prompt, *self._settings) for prompt in prompts]
-    live, count = list(range(len(rows))), 0
-    while live:
-      self._advance([rows[i] for i in live], [seeds[i] for i in live], count)
-      live, count = [i for i in live if not rows[i].done], count + 1
+    count = 0
+    while not all(row.done for row in rows):
+      self._advance(rows, seeds, count)
+      count += 1
     return [decoder.Answer(row.answer, row.complete) for row in rows]
 
   def _advance(self, rows: list, seeds: list[int], count: int) -> None:
     views = [row.view() for row in rows]
     longest = max(len(tokens) for tokens, _ in views)
     length = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-    size = 1 << (len(rows) - 1).bit_length()
+    size = len(rows)
     inputs, kv_end = np.zeros((2, size, length), np.int32)
     query = np.zeros((size, len(rows[0].query())), np.int32)
     audio, row_seeds = np.zeros(size, bool), np.zeros(size, np.uint32)
@@ -175,4 +175,5 @@ class Decoder:
       self._predict(self._params, inputs, kv_end, query, audio, row_seeds, counts)
     )
     for i, row in enumerate(rows):
-      row.advance(ids[i], priority[i])
+      if not row.done:
+        row.advance(ids[i], priority[i])
