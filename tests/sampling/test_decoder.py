@@ -160,6 +160,32 @@ def test_the_greedy_words_are_what_the_network_says():
     assert len(tokens) > len(prompt)
 
 
+@pytest.mark.parametrize('name', ['span', 'block equal'])
+def test_events_are_the_answer_as_it_becomes_final(name):
+  mask, changes = CASES[name]
+  speak = decoder.Decoder(*random_network(), VOCABULARY, settings(changes | {'batch': 1}), mask)
+  kinds = set()
+  for number, prompt in enumerate(prompts(4)):
+    (answer,) = speak([prompt], [number])
+    *events, done = speak.stream(prompt, number)
+    assert done.kind == 'done' and done.complete == answer.complete
+    kinds |= {event.kind for event in events}
+    tokens = answer.tokens
+    assert np.concatenate([e.tokens for e in events]).tolist() == [
+      *tokens[~VOCABULARY.is_end(tokens)]
+    ]
+    position = 0
+    for event in events:
+      if event.kind == 'end':
+        assert VOCABULARY.is_end(tokens[position])
+        position += 1
+      else:
+        assert len(event.tokens) <= (4 if event.kind == 'audio' else 1)
+        assert (VOCABULARY.is_audio(event.tokens) == (event.kind == 'audio')).all()
+        position += len(event.tokens)
+  assert kinds == {'text', 'audio', 'end'}
+
+
 @pytest.mark.parametrize(
   'prompt,match',
   [
@@ -175,3 +201,5 @@ def test_prompts_that_cannot_be_answered_are_refused(prompt, match):
   speak = decoder.Decoder(*random_network(), VOCABULARY, limits, Mask('span', 3, False))
   with pytest.raises(vocabulary_lib.VocabularyError, match=match):
     speak([np.array([8] * 40), np.array(prompt, int)])
+  with pytest.raises(vocabulary_lib.VocabularyError, match=match.replace('1', '0', 1)):
+    next(speak.stream(np.array(prompt, int)))

@@ -38,6 +38,21 @@ class Answer(NamedTuple):
   complete: bool
 
 
+class Event(NamedTuple):
+  """What has become final of an answer.
+
+  Attributes:
+    kind: 'text' (begins of audio included), 'audio' (a block, or what is left of it), 'end'
+      of a span, or 'done'.
+    tokens: int32 [n], ids of text, or ids of codes; empty in the other kinds.
+    complete: false in 'done' where a limit ended the answer or a span of it.
+  """
+
+  kind: str
+  tokens: np.ndarray
+  complete: bool = True
+
+
 class Shape(NamedTuple):
   """What one compilation is for.
 
@@ -120,6 +135,40 @@ class Decoder:
           tokens = np.asarray(state[0].tokens[i])[len(prompts[number]) : length[i]]
           places[i] = None
           yield number, Answer(tokens, bool(complete[i]))
+
+  def stream(self, prompt: np.ndarray, seed: int = 0) -> Iterator[Event]:
+    """Answers one prompt as it goes: all `tokens` together are those of a call, but for ends.
+
+    Args:
+      prompt: int [n].
+      seed: for drawing.
+
+    Raises:
+      VocabularyError: the prompt is empty, too long, or has an unknown token.
+    """
+    self._check(prompt, 0)
+    state = self._empty(1, _power(len(prompt) + self._room, _SHORTEST))
+    state = self._fill(state, [None], collections.deque([(0, prompt)]), [seed])
+    sent, live = len(prompt), True
+    while live:
+      rows = jax.device_get(state[0])
+      (live,), end = rows.live, int((rows.block if rows.audio[0] else rows.length)[0])
+      yield from self._events(rows.tokens[0, sent:end])
+      sent = end
+      state = self._advance(state, False, limit=1)
+    yield Event('done', np.zeros(0, np.int32), bool(rows.complete[0]))
+
+  def _events(self, tokens: np.ndarray) -> Iterator[Event]:
+    v = self._vocabulary
+    audio = v.is_audio(tokens)
+    for run in np.split(tokens, np.flatnonzero(audio[1:] != audio[:-1]) + 1):
+      if len(run) and not v.is_audio(run[0]):
+        yield Event('text', run)
+      elif len(run):
+        ended = v.is_end(run[-1])
+        yield Event('audio', run[: len(run) - ended])
+        if ended:
+          yield Event('end', np.zeros(0, np.int32))
 
   @property
   def _room(self) -> int:
