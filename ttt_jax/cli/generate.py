@@ -35,10 +35,7 @@ _PRESET = flags.DEFINE_string('preset', None, "'authors': as the method's author
 _SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.')
 
 _PRESETS = {
-  'authors': {
-    **{'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0},
-    **{'temperature': 0.0, 'top_k': 0, 'top_p': 1.0},
-  }
+  'authors': {'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0}
 }
 
 
