@@ -99,7 +99,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.sampling = s = ml_collections.ConfigDict()
   s.block_size = 8  # audio tokens that are decoded in parallel
   s.steps_per_block = 4
+  s.order = 'confidence'  # reveal first what the model is surest of, or in 'random' order
+  # Above 0: a step reveals all tokens of a block whose probability is over it, one at least,
+  # whatever steps_per_block says.
+  s.threshold = 0.0
   s.temperature = 0.0  # 0 takes the most likely token
+  s.top_k = 0  # above temperature 0: draw among so many of the likeliest only; 0: among all
+  s.top_p = 1.0  # likewise: among the likeliest that together have this probability
   s.max_text = 64  # text tokens of an answer
   s.max_audio = 512  # audio tokens of one span
+  s.max_prompt = 8192  # tokens of a prompt
+  s.batch = 32  # prompts that are answered at a time
   return c.lock()

@@ -56,6 +56,13 @@ def test_missing_key_is_named():
     ('mask.audio', 'all'),
     ('mesh.data', 0),
     ('sampling.temperature', -1.0),
+    ('sampling.order', 'first'),
+    ('sampling.threshold', 1.0),
+    ('sampling.top_k', -1),
+    ('sampling.top_p', 0.0),
+    ('sampling.block_size', 513),
+    ('sampling.max_prompt', 0),
+    ('sampling.batch', 0),
     ('optimizer.beta2', 1.0),
   ],
 )
@@ -64,6 +71,13 @@ def test_impossible_values_name_their_key(key, value):
   part, name = key.split('.')
   values[part][name] = value
   with pytest.raises(ConfigError, match=f'config.{key} is '):
+    from_config_dict(values)
+
+
+def test_a_threshold_needs_the_order_of_confidence():
+  values = base.get_config().to_dict()
+  values['sampling'] |= {'order': 'random', 'threshold': 0.5}
+  with pytest.raises(ConfigError, match="config.sampling.threshold is 0.5.*'random'"):
     from_config_dict(values)
 
 

@@ -220,14 +220,28 @@ class Sampling:
 
   block_size: int
   steps_per_block: int
+  order: str
+  threshold: float
   temperature: float
+  top_k: int
+  top_p: float
   max_text: int
   max_audio: int
+  max_prompt: int
+  batch: int
 
   def __post_init__(self):
     _positive('sampling', self, 'block_size', 'steps_per_block', 'max_text', 'max_audio')
+    _positive('sampling', self, 'max_prompt', 'batch')
+    _one_of('sampling.order', self.order, ('confidence', 'random'))
+    value = self.threshold
+    _require(0 <= value < 1, 'sampling.threshold', value, 'in [0, 1)')
+    goes = value == 0 or self.order == 'confidence'
+    _require(goes, 'sampling.threshold', value, "0 where order is 'random'")
     value = self.temperature
     _require(value >= 0, 'sampling.temperature', value, 'at least 0')
+    _require(self.top_k >= 0, 'sampling.top_k', self.top_k, 'at least 0')
+    _require(0 < self.top_p <= 1, 'sampling.top_p', self.top_p, 'in (0, 1]')
     fits = self.block_size <= self.max_audio
     _require(fits, 'sampling.block_size', self.block_size, 'at most max_audio')
 

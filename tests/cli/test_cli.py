@@ -116,6 +116,12 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
     ([], 'give one of --speak'),
     (['--speak=one', '--out={missing}', '--voice=3'], 'no prompt for voice 3'),
     (['--speak=one', '--out={missing}', '--temperature=-1'], 'config.sampling.temperature'),
+    (['--speak=one', '--out={missing}', '--preset=ours'], 'there is: authors'),
+    # The preset's block is more than the longest span of this model.
+    (
+      ['--speak=one', '--out={missing}', '--preset=authors'],
+      'config.sampling.block_size is 26',
+    ),
   ],
 )
 def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, message):

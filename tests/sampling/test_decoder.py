@@ -1,201 +1,205 @@
+"""The decoder against the reference, token for token."""
+
+import dataclasses
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from conftest import make_config
 from flax import linen as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ttt_jax import chat, mask
+from ttt_jax import mask as mask_lib
+from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.config import Mask
 from ttt_jax.model import transformer
-from ttt_jax.sampling import decoder, dialogue, draw, reveal
+from ttt_jax.sampling import decoder
+
+# So few ids that a random network begins, ends and stops often enough.
+VOCABULARY = vocabulary_lib.Vocabulary(
+  **{'size': 32, 'audio_start': 12, 'codebook_start': 12, 'codebook_size': 16},
+  **{'turn_start': 8, 'turn_end': 9, 'begin_audio': 10, 'begin_last': 11},
+  **{'end_prompt': 28, 'end_inner': 29, 'end_last': 30, 'mask': 31, 'tokenizer': 'none'},
+)
+
+CASES = {
+  'span': (Mask('span', 3, False), {'batch': 5}),
+  'many steps': (Mask('span', 3, False), {'steps_per_block': 7, 'block_size': 3}),
+  'block within': (Mask('block', 3, True), {'order': 'random', 'temperature': 1.5}),
+  'block equal': (Mask('block', 4, False), {'temperature': 1.0}),
+  'block around': (Mask('block', 10, True), {'temperature': 0.7, 'top_k': 6, 'top_p': 0.9}),
+  'threshold': (Mask('span', 3, True), {'threshold': 0.5, 'block_size': 6}),
+  'long': (Mask('span', 3, False), {'max_text': 60, 'max_audio': 30}),
+  'one by one': (Mask('span', 3, False), {'block_size': 1, 'max_audio': 6}),
+}
+PROMPTS = 24
 
 
-def random_decoder(assets, seed=0, **changes):
-  config = make_config(**{f'sampling__{k}': v for k, v in changes.items()})
-  model = transformer.Transformer(config.model, assets.vocabulary.size)
-  ids = jnp.zeros((1, 2), jnp.int32)
-  params = nn.unbox(model.init(jax.random.key(seed), ids, ids, ids, ids + 1)['params'])
-  return decoder.Decoder(model, params, assets.vocabulary, config.sampling, config.mask), params
+@pytest.fixture(scope='module', autouse=True)
+def quick_to_compile():
+  """What is compiled here runs but a few times."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
 
 
-def prompts(assets, count=4):
-  """Every other one ends by beginning audio: random networks seldom begin it themselves."""
-  rng = np.random.default_rng(0)
-  words = ['one', 'two', 'three', 'four', 'five', 'six']
-  made = [
-    assets.template.prompt([chat.Turn('user', [' '.join(rng.choice(words, 1 + i))])])
-    for i in range(count)
-  ]
-  begin = assets.vocabulary.begin_last
-  return [np.append(p, begin) if i % 2 else p for i, p in enumerate(made)]
+@functools.cache
+def random_network():
+  """Weights so large that what is said changes from token to token."""
+  config = dataclasses.replace(make_config().model, tied=False)
+  model = transformer.Transformer(config, VOCABULARY.size)
+  ids = np.zeros((1, 2), np.int32)
+  params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
+  return model, jax.tree.map(lambda leaf: 2 * leaf if leaf.ndim > 2 else leaf, params)
 
 
-def check_grammar(answer, vocabulary, sampling):
+def prompts(count=PROMPTS, seed=0):
+  """Some with audio of a user, ended or not; half of them end by beginning audio."""
+  rng, made = np.random.default_rng(seed), []
+  for i in range(count):
+    heard = [10, *rng.integers(12, 28, rng.integers(1, 5)), *([28] if i % 3 else [])]
+    words = rng.integers(0, 8, rng.integers(0, 4))
+    began = ([], [10], [], [11])[i % 4]
+    made.append(np.array([8, *words, *(heard if i % 5 else []), *began], np.int32))
+  return made
+
+
+def settings(changes):
+  small = {'max_text': 16, 'max_audio': 14, 'batch': 3}
+  return dataclasses.replace(make_config().sampling, **(small | changes))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_answers_are_those_of_the_reference(name):
+  mask, changes = CASES[name]
+  args = (*random_network(), VOCABULARY, settings(changes), mask)
+  seeds = list(range(100, 100 + PROMPTS))
+  wanted = reference.Decoder(*args)(prompts(), seeds)
+  # A few at a time, in another order: places, neighbours and times of arrival all differ.
+  order = np.random.default_rng(1).permutation(PROMPTS)
+  speak = decoder.Decoder(*args)
+  found = speak([prompts()[i] for i in order], [seeds[i] for i in order])
+  for i, answer in zip(order, found):
+    assert answer.tokens.tolist() == wanted[i].tokens.tolist(), i
+    assert answer.complete == wanted[i].complete
+  check_coverage(wanted, args[3])
+  assert len(speak.compiled) == len(set(speak.compiled)) < 16
+  lengths = [len(p) + len(a.tokens) for p, a in zip(prompts(), wanted)]
+  assert (max(lengths) > 128) == (name == 'long')  # the cache had to grow
+
+
+def check_coverage(answers, sampling):
+  """Everything that can happen happened."""
+  spans = [(a.tokens, *span) for a in answers for span in VOCABULARY.spans(a.tokens)]
+  assert max(len(VOCABULARY.spans(answer.tokens)) for answer in answers) > 1
+  longest = 1 + sampling.max_audio // sampling.block_size * sampling.block_size
+  assert {end - start == longest for _, start, end in spans} == {True, False}
+  assert {VOCABULARY.end_inner, VOCABULARY.end_last} == {t[end - 1] for t, _, end in spans}
+  assert {answer.tokens[-1] == VOCABULARY.turn_end for answer in answers} == {True, False}
+  assert {answer.complete for answer in answers} == {True, False}
+  assert not any(VOCABULARY.end_prompt in answer.tokens for answer in answers)
+  for answer in answers:
+    check_grammar(answer, sampling)
+
+
+def check_grammar(answer, sampling):
   """Text and audio alternate as they must, whatever the weights."""
-  tokens, audio = answer.tokens, vocabulary.is_audio(answer.tokens)
-  assert not (tokens == vocabulary.mask).any() and (tokens < vocabulary.size).all()
-  for start, end in vocabulary.spans(tokens):
-    assert start == 0 or tokens[start - 1] in (vocabulary.begin_audio, vocabulary.begin_last)
+  tokens, audio = answer.tokens, VOCABULARY.is_audio(answer.tokens)
+  assert not (tokens == VOCABULARY.mask).any() and (tokens < VOCABULARY.size).all()
+  for start, end in VOCABULARY.spans(tokens):
+    assert start == 0 or tokens[start - 1] in (VOCABULARY.begin_audio, VOCABULARY.begin_last)
     assert (
-      vocabulary.is_end(tokens[end - 1])
-      and not vocabulary.is_end(tokens[start : end - 1]).any()
+      VOCABULARY.is_end(tokens[end - 1])
+      and not VOCABULARY.is_end(tokens[start : end - 1]).any()
     )
     assert end - start <= sampling.max_audio + 1
-  begins = np.isin(tokens, (vocabulary.begin_audio, vocabulary.begin_last))
+  begins = np.isin(tokens, (VOCABULARY.begin_audio, VOCABULARY.begin_last))
   followed = np.append(audio[1:], True)
   assert followed[begins].all()
   assert (~audio).sum() <= sampling.max_text
   if answer.complete:
-    assert tokens[-1] == vocabulary.turn_end
+    assert tokens[-1] == VOCABULARY.turn_end
 
 
-@pytest.mark.parametrize('temperature', [0.0, 2.0])
-@pytest.mark.parametrize('seed', range(3))
-def test_constraints_hold_for_random_weights(assets, seed, temperature):
-  speak, _ = random_decoder(assets, seed, temperature=temperature)
-  sampling = make_config().sampling
-  answers = speak(prompts(assets))
-  for answer in answers:
-    check_grammar(answer, assets.vocabulary, sampling)
-  assert any(assets.vocabulary.is_audio(answer.tokens).any() for answer in answers)
+def test_answers_do_not_depend_on_the_batch():
+  mask, changes = CASES['block equal']
+  args = (*random_network(), VOCABULARY)
+  said = []
+  for batch in (1, 4):
+    speak = decoder.Decoder(*args, settings(changes | {'batch': batch}), mask)
+    said.append([answer.tokens.tolist() for answer in speak(prompts(4))])
+  assert said[0] == said[1] and speak([]) == []
 
 
-def test_answers_do_not_depend_on_their_neighbours(assets):
-  speak, _ = random_decoder(assets, temperature=1.0)
-  together = speak(prompts(assets), seeds=[7, 8, 9, 10])
-  for i in (1, 3):
-    (alone,) = speak(prompts(assets)[i : i + 1], seeds=[7 + i])
-    assert alone.tokens.tolist() == together[i].tokens.tolist()
+def test_seeds_make_the_difference():
+  mask, changes = CASES['block equal']
+  speak = decoder.Decoder(*random_network(), VOCABULARY, settings(changes), mask)
+  chosen = prompts(4)[3:] * 4
+  said = [answer.tokens.tolist() for answer in speak(chosen, [5, 6, 5, 7])]
+  assert said[0] == said[2] and said[0] != said[1] != said[3]
 
 
-def test_greedy_text_is_what_the_network_says(assets):
+def test_the_greedy_words_are_what_the_network_says():
   # The oracle: one token at a time, the whole sequence through the network each time.
-  speak, params = random_decoder(assets, max_text=6)
-  model = transformer.Transformer(make_config().model, assets.vocabulary.size)
-  (prompt,) = prompts(assets, 1)
-  (answer,) = speak([prompt])
-  tokens = prompt.tolist()
-  for wanted in answer.tokens:
-    if assets.vocabulary.is_audio(wanted):
-      break
-    ids = np.array(tokens)[None]
-    end = mask.group_ends(mask.order_groups(len(tokens), assets.vocabulary.spans(ids[0])))
-    where = np.arange(len(tokens))[None]
-    logits = model.apply({'params': params}, ids, where, where * 0, end[None])
-    assert int(logits[0, -1, : assets.vocabulary.audio_start].argmax()) == wanted
-    tokens.append(int(wanted))
+  model, params = random_network()
+  network = jax.jit(model.apply)
+  speak = decoder.Decoder(model, params, VOCABULARY, settings({}), Mask('span', 3, False))
+  for prompt in prompts(3)[::2]:
+    tokens = prompt.tolist()
+    for wanted in speak([prompt])[0].tokens:
+      if VOCABULARY.is_audio(wanted):
+        break
+      (ids, ends), where = np.zeros((2, 1, 32), int), np.arange(32)[None]
+      groups = mask_lib.order_groups(len(tokens), VOCABULARY.spans(np.array(tokens)))
+      ids[0, : len(tokens)], ends[0, : len(tokens)] = tokens, mask_lib.group_ends(groups)
+      logits = network({'params': params}, ids, where, where * 0, ends)[0, len(tokens) - 1]
+      assert int(logits[: VOCABULARY.audio_start].argmax()) == wanted
+      tokens.append(int(wanted))
+    assert len(tokens) > len(prompt)
 
 
-class Script:
-  """Drives a dialogue by hand: what the network would say."""
-
-  def __init__(self, assets, **changes):
-    config = make_config(**{f'sampling__{k}': v for k, v in changes.items()})
-    self.v = assets.vocabulary
-    prompt = assets.template.prompt([chat.Turn('user', ['one'])])
-    self.dialogue = dialogue.Dialogue(prompt, self.v, config.sampling, config.mask)
-
-  def text(self, token):
-    assert not self.dialogue.in_audio
-    self.dialogue.advance(np.full(4, token), np.ones(4))
-
-  def block(self, ids, confidence):
-    for _ in range(2):
-      assert self.dialogue.in_audio
-      self.dialogue.advance(np.array(ids), np.array(confidence))
-
-
-def test_audio_is_revealed_block_by_block_and_cut_at_its_end(assets):
-  script = Script(assets)
-  v, d = script.v, script.dialogue
-  a, b, c = v.from_codes(np.array([0, 1, 2])).tolist()
-  script.text(v.begin_last)
-  assert d.answer.tolist() == [v.begin_last] + [v.mask] * 4
-  d.advance(np.array([a, b, c, a]), np.array([0.1, 0.9, 0.2, 0.8]))
-  assert d.answer.tolist() == [v.begin_last, v.mask, b, v.mask, a]
-  # What was revealed stays, whatever is predicted there later.
-  d.advance(np.array([c, c, c, c]), np.ones(4))
-  assert d.answer.tolist() == [v.begin_last, c, b, c, a] + [v.mask] * 4
-  script.block([b, v.end_last, a, v.end_inner], [1, 1, 1, 1])
-  assert d.answer.tolist() == [v.begin_last, c, b, c, a, b, v.end_last]
-  assert not d.in_audio
-  script.text(v.turn_end)
-  assert d.done and d.complete
+@pytest.mark.parametrize('name', ['span', 'block equal'])
+def test_events_are_the_answer_as_it_becomes_final(name):
+  mask, changes = CASES[name]
+  speak = decoder.Decoder(*random_network(), VOCABULARY, settings(changes | {'batch': 1}), mask)
+  kinds = set()
+  for number, prompt in enumerate(prompts(4)):
+    (answer,) = speak([prompt], [number])
+    *events, done = speak.stream(prompt, number)
+    assert done.kind == 'done' and done.complete == answer.complete
+    kinds |= {event.kind for event in events}
+    tokens = answer.tokens
+    assert np.concatenate([e.tokens for e in events]).tolist() == [
+      *tokens[~VOCABULARY.is_end(tokens)]
+    ]
+    position = 0
+    for event in events:
+      if event.kind == 'end':
+        assert VOCABULARY.is_end(tokens[position])
+        position += 1
+      else:
+        assert len(event.tokens) <= (4 if event.kind == 'audio' else 1)
+        assert (VOCABULARY.is_audio(event.tokens) == (event.kind == 'audio')).all()
+        position += len(event.tokens)
+  assert kinds == {'text', 'audio', 'end'}
 
 
-def test_limits_end_spans_and_answers(assets):
-  script = Script(assets, max_audio=8, max_text=3)
-  v, d = script.v, script.dialogue
-  code = int(v.from_codes(np.array([3]))[0])
-  script.text(v.begin_audio)
-  script.block([code] * 4, np.ones(4))
-  script.block([code] * 4, np.ones(4))
-  assert not d.in_audio and d.tokens[-1] == v.end_inner and not d.complete
-  script.text(0)
-  script.text(v.begin_last)  # a begin at the very end of the budget ends the answer
-  assert d.done and not d.complete
-
-
-@pytest.mark.parametrize('audio,causal', [('span', False), ('block', False), ('span', True)])
-def test_the_view_is_the_mask_of_training(assets, documents, audio, causal):
-  config = make_config(mask__audio=audio, mask__block_size=3, mask__causal_prompt=causal)
-  for document in documents[:20]:
-    grown = dialogue.Dialogue(
-      document.tokens[:5], assets.vocabulary, config.sampling, config.mask
-    )
-    grown.tokens = document.tokens.tolist()
-    prompts = ~document.responses if causal else None
-    block = 3 if audio == 'block' else None
-    order = mask.order_groups(len(document.tokens), document.spans, block, prompts)
-    np.testing.assert_array_equal(grown.view()[1], mask.group_ends(order))
-
-
-def test_a_prompt_with_an_unknown_token_is_refused(assets):
-  config = make_config()
-  for prompt, match in ((np.array([999_999]), 'the prompt: token 999999'), ([], 'empty')):
-    with pytest.raises(ValueError, match=match):
-      dialogue.Dialogue(prompt, assets.vocabulary, config.sampling, config.mask)
-
-
-@given(st.integers(1, 40), st.integers(1, 50))
-def test_shares_add_up_to_the_block(block, steps):
-  shares = [reveal.share(block, steps, step) for step in range(steps)]
-  assert sum(shares) == block and max(shares) - min(shares) <= 1
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=12), st.integers(0, 12))
-def test_the_most_confident_masked_tokens_are_revealed(items, count):
-  confidence = np.array([c for c, _ in items], float)
-  masked = np.array([m for _, m in items], bool)
-  chosen = reveal.most_confident(confidence, masked, count)
-  assert masked[chosen].all() and len(set(chosen)) == len(chosen)
-  assert len(chosen) == min(count, masked.sum())
-  left = masked.copy()
-  left[chosen] = False
-  if len(chosen) and left.any():
-    assert confidence[chosen].min() >= confidence[left].max()
-
-
-def test_drawing_follows_the_softmax_of_the_allowed(assets):
-  v = assets.vocabulary
-  logits = jax.random.normal(jax.random.key(0), (1, 1, v.size + 5))
-  for audio in (False, True):
-    allowed = draw.restrict(logits, jnp.array([[audio]]), v)
-    keys = jax.random.split(jax.random.key(1), 4000)
-    ids, _ = draw.draw(jnp.repeat(allowed, 4000, 0), keys, 1.0)
-    ids = np.asarray(ids)[:, 0]
-    assert (v.is_audio(ids) == audio).all() and not (ids == v.mask).any()
-    assert (ids < v.size).all()
-    top = int(allowed.argmax())
-    expected = float(jax.nn.softmax(allowed[0, 0])[top])
-    assert np.mean(ids == top) == pytest.approx(expected, abs=0.03)
-
-
-def test_confidence_is_the_probability(assets):
-  logits = jnp.log(jnp.array([[[0.2, 0.5, 0.3]]]))
-  ids, confidence = draw.draw(logits, jax.random.split(jax.random.key(0), 1), 0.0)
-  assert int(ids[0, 0]) == 1
-  np.testing.assert_allclose(confidence, 0.5, rtol=1e-6)
+@pytest.mark.parametrize(
+  'prompt,match',
+  [
+    ([8, 32], 'prompt 1: token 32'),
+    ([8, -1], 'prompt 1: token -1'),
+    ([31], 'prompt 1: token 31 at position 0 is the mask'),
+    ([], 'prompt 1 is empty'),
+    ([8] * 41, 'prompt 1 has 41 tokens.*config.sampling.max_prompt, 40'),
+  ],
+)
+def test_prompts_that_cannot_be_answered_are_refused(prompt, match):
+  limits = settings({'max_prompt': 40})
+  speak = decoder.Decoder(*random_network(), VOCABULARY, limits, Mask('span', 3, False))
+  with pytest.raises(vocabulary_lib.VocabularyError, match=match):
+    speak([np.array([8] * 40), np.array(prompt, int)])
+  with pytest.raises(vocabulary_lib.VocabularyError, match=match.replace('1', '0', 1)):
+    next(speak.stream(np.array(prompt, int)))

@@ -22,6 +22,8 @@ from ttt_jax.conversion import families, from_hf, table, tensors, tokenizer_file
 SHARD_BYTES = 2 * 2**30
 _CODE = pathlib.Path(__file__).with_name('exported')
 _FILES = ('configuration_ttt.py', 'modeling_ttt.py', 'tokenization_ttt.py')
+# Settings that the `generate` of an export knows.
+_SAMPLING = ('block_size', 'steps_per_block', 'temperature', 'max_text', 'max_audio')
 
 
 def convert(
@@ -75,7 +77,7 @@ def _own(config: config_lib.Config, assets: assets_lib.Assets, padding: int) -> 
     'ttt': {
       'vocabulary': dataclasses.asdict(assets.vocabulary),
       'mask': dataclasses.asdict(config.mask),
-      'sampling': dataclasses.asdict(config.sampling),
+      'sampling': {name: getattr(config.sampling, name) for name in _SAMPLING},
     },
   }
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ttt_jax import config as config_lib
+from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import rotary
 from ttt_jax.ops.attention import sharded
 
@@ -59,7 +60,7 @@ class Attention(nn.Module):
   config: config_lib.Model
 
   @nn.compact
-  def __call__(self, x, positions, kv_start, kv_end):
+  def __call__(self, x, positions, kv_start, kv_end, cache):
     c = self.config
 
     def project(name: str, heads: int, axis: str) -> jax.Array:
@@ -78,6 +79,8 @@ class Attention(nn.Module):
       k = RMSNorm(c.norm_epsilon, 'head', name='k_norm')(k)
     frequencies = rotary.frequencies(c)
     q, k = (rotary.rotate(x, positions, frequencies) for x in (q, k))
+    if cache is not None:
+      k, v, cache = cache.exchange(k, v, positions)
     # Parameters do not depend on it, and no mesh divides the one short row that they are
     # made with.
     implementation = 'dense' if self.is_initializing() else c.attention
@@ -88,7 +91,7 @@ class Attention(nn.Module):
     weight = _weight(
       self, 'out', shape, ('heads', 'head', 'embed'), c.heads * c.head_width, gain
     )
-    return jnp.einsum('BLNH,NHD->BLD', out, weight.astype(x.dtype))
+    return jnp.einsum('BLNH,NHD->BLD', out, weight.astype(x.dtype)), cache
 
 
 class FeedForward(nn.Module):
@@ -115,13 +118,15 @@ class Block(nn.Module):
   config: config_lib.Model
 
   @nn.compact
-  def __call__(self, x, positions, kv_start, kv_end):
-    epsilon = self.config.norm_epsilon
+  def __call__(self, carry, positions, kv_start, kv_end):
+    (x, cache), epsilon = carry, self.config.norm_epsilon
     x = nn.with_logical_constraint(x, ('batch', 'length', 'activation'))
     normed = RMSNorm(epsilon, name='attention_norm')(x)
-    x += Attention(self.config, name='attention')(normed, positions, kv_start, kv_end)
+    attention_layer = Attention(self.config, name='attention')
+    seen, cache = attention_layer(normed, positions, kv_start, kv_end, cache)
+    x += seen
     x += FeedForward(self.config, name='mlp')(RMSNorm(epsilon, name='mlp_norm')(x))
-    return x, None
+    return (x, cache), None
 
 
 class Transformer(nn.Module):
@@ -167,8 +172,26 @@ class Transformer(nn.Module):
       [B, L, D] of `config.dtype`.
     """
     x = self.embedding.astype(self.config.dtype)[inputs]
-    x, _ = self.layers(x, positions, kv_start, kv_end)
+    (x, _), _ = self.layers((x, None), positions, kv_start, kv_end)
     return self.norm(x)
+
+  def extend(self, inputs, positions, kv_end, cache) -> tuple[jax.Array, cache_lib.Cache]:
+    """Final hidden states of tokens that go on from cached ones, in documents from 0 on.
+
+    Args:
+      inputs: int32 [B, W] token ids.
+      positions: int32 [B, W], in the document and in the cache; from `cache.length` on it is
+        padding, which is not written.
+      kv_end: int32 [B, W], the end (exclusive) of the keys that each position sees.
+      cache: keys and values of all that is seen and not among `inputs`.
+
+    Returns:
+      [B, W, D] of `config.dtype`, and the cache with these tokens in it.
+    """
+    x = self.embedding.astype(self.config.dtype)[inputs]
+    start = cache._replace(layer=jnp.zeros_like(cache.layer))
+    (x, cache), _ = self.layers((x, start), positions, jnp.zeros_like(kv_end), kv_end)
+    return self.norm(x), cache
 
   def output_layer(self) -> jax.Array:
     """What hidden states are multiplied with, float32 [V, D]; V covers padding rows too."""

@@ -214,7 +214,7 @@ class HybridGenerationMixin:
       block = len(tokens)
       self._reveal_block(tokens, cache, sampling, generator)
       for i in range(block, len(tokens)):
-        if tokens[i] in (v.end_prompt, v.end_inner, v.end_last):
+        if tokens[i] in (v.end_inner, v.end_last):
           del tokens[i + 1 :]
           return
     tokens.append(v.end_last if tokens[span - 1] == v.begin_last else v.end_inner)
@@ -246,8 +246,10 @@ class HybridGenerationMixin:
       cache.crop(-passing)
     logits, v = out.logits[0].float(), self._section('vocabulary')
     ids = torch.arange(logits.shape[-1], device=logits.device)
-    codes_and_ends = (ids >= v.audio_start) & (ids < v.size) & (ids != v.mask)
-    wanted = codes_and_ends if audio else ids < v.audio_start
+    codes = (ids >= v.codebook_start) & (ids < v.codebook_start + v.codebook_size)
+    wanted = codes | (ids == v.end_inner) | (ids == v.end_last)
+    if not audio:
+      wanted = (ids < v.audio_start) & (ids != v.end_prompt)
     logits = logits.masked_fill(~wanted, -torch.inf)
     ids = logits.argmax(-1, keepdim=True)
     if sampling.temperature:
@@ -261,8 +263,6 @@ class HybridGenerationMixin:
     v, mask, span = self._section('vocabulary'), self._section('mask'), len(tokens)
     while span and tokens[span - 1] >= v.audio_start:
       span -= 1
-    if mask.causal_prompt:  # what ends a span decides how all of it sees
-      return span
     if not audio:
       return len(tokens)
     whole = (block - span) // mask.block_size * mask.block_size if mask.audio == 'block' else 0
