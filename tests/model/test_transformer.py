@@ -8,6 +8,7 @@ from conftest import make_config
 from flax import linen as nn
 
 from ttt_jax import mask, sharding
+from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import rotary, transformer
 
 VOCABULARY = 50
@@ -110,3 +111,30 @@ def test_every_parameter_names_its_axes_and_every_name_has_a_rule():
   for leaf in jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)):
     assert isinstance(leaf, nn.LogicallyPartitioned)
     assert set(leaf.names) <= known and len(leaf.names) == leaf.value.ndim
+
+
+def test_tokens_that_go_on_from_cached_ones_are_read_as_together():
+  # Rows are cut at places of their own; what is no longer than the other is padding, which
+  # must leave no trace; and what is written again counts as it was written last.
+  model, params = make()
+  ids, positions, start, end = (np.repeat(array, 2, 0) for array in inputs())
+  ids[1] = np.random.default_rng(1).integers(0, VOCABULARY, LENGTH)
+  wanted = model.apply({'params': params}, ids, positions, start, end, method='hidden')
+  length = LENGTH + 4
+  cache = cache_lib.Cache.empty(model.config, 2, length)
+  garbage = jax.random.normal(jax.random.key(1), cache.k.shape)
+  cache = cache._replace(k=garbage, v=garbage).extended(length + 3)
+  found = np.zeros(wanted.shape)
+  windows = ([0, 0], [3, 4]), ([3, 4], [5, 1]), ([3, 4], [7, 5]), ([10, 9], [2, 3])
+  for first, count in windows:
+    place = np.array(first)[:, None] + np.arange(8)
+    inside = np.arange(8) < np.array(count)[:, None]
+    at = np.minimum(place, LENGTH - 1)
+    tokens, seen = (np.take_along_axis(array, at, 1) for array in (ids, end))
+    where = np.where(inside, place, cache.length + np.arange(8))
+    read = np.where(inside, tokens, 0), where, np.where(inside, seen, 0), cache
+    hidden, cache = model.apply({'params': params}, *read, method='extend')
+    for row in range(2):
+      found[row, place[row][inside[row]]] = hidden[row][inside[row]]
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  np.testing.assert_array_equal(cache.k[:, :, LENGTH:length], garbage[:, :, LENGTH:])

@@ -139,6 +139,9 @@ def test_seeds_make_the_difference():
   chosen = prompts(4)[3:] * 4
   said = [answer.tokens.tolist() for answer in speak(chosen, [5, 6, 5, 7])]
   assert said[0] == said[2] and said[0] != said[1] != said[3]
+  compiled = list(speak.compiled)
+  assert [answer.tokens.tolist() for answer in speak(chosen, [5, 6, 5, 7])] == said
+  assert speak.compiled == compiled
 
 
 def test_the_greedy_words_are_what_the_network_says():

@@ -225,6 +225,8 @@ class Decoder:
       state = self._extend(state, needed)
     width = self._width(int(window.max()))
     *state, passes = self._run(self._params, *state, replace, limit, width=width)
+    if not passes:  # would go on for ever
+      raise RuntimeError(f'no pass fits: windows of {window.tolist()} in a width of {width}')
     self.passes += int(passes)
     return state
 

@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     kv_end: int32 [B, S], the keys that each token of a prompt or of text sees.
     length: int32 [B], tokens so far.
     settled: int32 [B], how many of them have their final keys and values in the cache.
-    span: int32 [B], where the last response span begins, until it is settled; then far away.
+    span: int32 [B], where the last response span begins; far away before there is one.
     block: int32 [B], where the current block begins.
     step: int32 [B], diffusion steps done in it.
     audio: bool [B], whether audio is wanted next.
@@ -133,6 +133,7 @@ class Machine(NamedTuple):
     place = rows.settled[:, None] + jnp.arange(width)
     inside = jnp.arange(width) < rows.window[:, None]
     at = jnp.minimum(place, rows.tokens.shape[1] - 1)
+    # From the span on a window is of the span alone, or one token of text: it ends there too.
     end = rows.length[:, None]
     if self.mask.audio == 'block':
       size, span = self.mask.block_size, rows.span[:, None]
@@ -168,7 +169,6 @@ class Machine(NamedTuple):
       tokens=_put(rows.tokens, rows.length, token[:, None]),
       length=rows.length + 1,
       settled=rows.length,
-      span=jnp.full_like(rows.span, _NEVER),
       text_left=left,
       live=~ended & ~cut,
       complete=rows.complete & ~cut,
