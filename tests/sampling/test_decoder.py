@@ -133,6 +133,19 @@ def test_answers_do_not_depend_on_the_batch():
   assert said[0] == said[1] and speak([]) == []
 
 
+def test_a_cache_grows_in_the_middle_of_a_span():
+  # Nothing but the end of the cache, at 128, interrupts the passes.
+  rng = np.random.default_rng(3)
+  chosen = [np.append(rng.integers(0, 8, 118), 10).astype(np.int32) for _ in range(12)]
+  args = (*random_network(), VOCABULARY, settings({'batch': 1, 'max_audio': 24, 'max_text': 4}))
+  args = (*args, Mask('block', 4, False))
+  wanted = reference.Decoder(*args)(chosen)
+  for answer, expected in zip(decoder.Decoder(*args)(chosen), wanted):
+    assert answer.tokens.tolist() == expected.tokens.tolist()
+  ends = [VOCABULARY.spans(answer.tokens)[0, 1] for answer in wanted]
+  assert sum(119 + end > 128 for end in ends) > 1
+
+
 def test_seeds_make_the_difference():
   mask, changes = CASES['block equal']
   speak = decoder.Decoder(*random_network(), VOCABULARY, settings(changes), mask)
