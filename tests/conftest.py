@@ -1,10 +1,16 @@
 """What tests share: eight virtual devices, and a toy data set."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before jax starts: the tests of meshes need several devices, and a CPU can pretend.
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
+
+# Before transformers is imported, which keeps the code of exports here, once a process.
+os.environ['HF_MODULES_CACHE'] = tempfile.mkdtemp()
 
 import numpy as np
 import pytest
@@ -20,6 +26,7 @@ from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import mel_vq
 
 flags.FLAGS.mark_as_parsed()
+atexit.register(shutil.rmtree, os.environ['HF_MODULES_CACHE'], ignore_errors=True)
 
 WORDS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven']
 CODES = 32

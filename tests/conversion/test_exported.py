@@ -144,18 +144,12 @@ def load(folder, **settings):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def surroundings(tmp_path_factory):
-  """Keeps the code that transformers copies out of the user's home, and torch to one thread.
-
-  Threads that wait for each other take far longer than these small models.
-  """
-  threads, directory = torch.get_num_threads(), tmp_path_factory.mktemp('modules')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(transformers.dynamic_module_utils, 'HF_MODULES_CACHE', str(directory))
-    patch.syspath_prepend(directory)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def one_thread():
+  """Threads that wait for each other take far longer than these small models."""
+  threads = torch.get_num_threads()
+  torch.set_num_threads(1)
+  yield
+  torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='module')

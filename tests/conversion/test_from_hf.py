@@ -11,7 +11,6 @@ import torch
 import transformers
 from conftest import make_config
 from safetensors import numpy as safetensors_numpy
-from transformers import dynamic_module_utils
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, checkpoint, errors, folders
@@ -232,8 +231,7 @@ def test_all_settings_of_a_run_come_back(source, tmp_path):
   assert theirs['mask']['audio'] == 'block' and theirs['sampling']['max_text'] == 3
 
 
-def test_the_exported_code_answers_as_we_do(source, tmp_path, monkeypatch):
-  monkeypatch.setattr(dynamic_module_utils, 'HF_MODULES_CACHE', str(tmp_path / 'modules'))
+def test_the_exported_code_answers_as_we_do(source, tmp_path):
   config = convert(source, tmp_path / 'ours', audio_codebook=CODES)
   to_hf.convert(tmp_path / 'ours', tmp_path / 'theirs')
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -388,8 +386,7 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('family', ['llama', 'qwen2', 'qwen3'])
-def test_a_sentencepiece_source_is_extended_and_exported(assets, family, tmp_path, monkeypatch):
-  monkeypatch.setattr(dynamic_module_utils, 'HF_MODULES_CACHE', str(tmp_path / 'modules'))
+def test_a_sentencepiece_source_is_extended_and_exported(assets, family, tmp_path):
   theirs = sources.make(family, rows=assets.tokenizer.size)
   theirs.save_pretrained(tmp_path / 'source')
   assets.tokenizer.save(tmp_path / 'source')
