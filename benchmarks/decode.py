@@ -31,7 +31,7 @@ from configs import base
 from ttt_jax import config as config_lib
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.conversion import table
+from ttt_jax.conversion import families, table
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 
@@ -82,20 +82,9 @@ def make_prompts(count: int, length: int, vocabulary) -> list[np.ndarray]:
 
 def make_theirs(params, config: config_lib.Model, vocabulary) -> torch.nn.Module:
   """The same weights, in transformers."""
-  made = transformers.Qwen2ForCausalLM(
-    transformers.Qwen2Config(
-      vocab_size=vocabulary.size,
-      hidden_size=config.width,
-      intermediate_size=config.mlp_width,
-      num_hidden_layers=config.layers,
-      num_attention_heads=config.heads,
-      num_key_value_heads=config.kv_heads,
-      rope_parameters={'rope_type': 'default', 'rope_theta': config.rope_theta},
-      rms_norm_eps=config.norm_epsilon,
-      tie_word_embeddings=config.tied,
-      attn_implementation='sdpa',
-    )
-  )
+  values = families.config_of(config, vocabulary.size, 'float32', vocabulary.turn_end, 4096)
+  made = transformers.Qwen2ForCausalLM(transformers.Qwen2Config.from_dict(values))
+  made.set_attn_implementation('sdpa')
 
   def read(path):
     value = params

@@ -34,6 +34,9 @@ class Tokenizer(Protocol):
   def decode(self, ids: Sequence[int]) -> str:
     """Text of `ids`; specials, and ids that are not text, are left out."""
 
+  def has(self, name: str) -> bool:
+    """Whether there is a special token `name`."""
+
   def special(self, name: str) -> int:
     """Id of the special token `name`; raises VocabularyError if there is none."""
 
@@ -67,22 +70,25 @@ class SentencePiece:
     """Text of `ids`; control symbols, and ids beyond the last piece, are left out."""
     return self._processor.decode([int(i) for i in ids if i < self.size])
 
+  def has(self, name: str) -> bool:
+    """Whether there is a control symbol `name`."""
+    return self._processor.is_control(self._processor.piece_to_id(name))
+
   def special(self, name: str) -> int:
     """Id of the control symbol `name`.
 
     Raises:
       VocabularyError: this tokenizer has no such control symbol.
     """
-    index = self._processor.piece_to_id(name)
-    if not self._processor.is_control(index):
+    if not self.has(name):
       raise vocabulary.VocabularyError(f'the tokenizer has no control symbol {name!r}')
-    return index
+    return self._processor.piece_to_id(name)
 
   def added(self, names: Sequence[str]) -> 'SentencePiece':
     """A tokenizer that holds these control symbols too."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(self.model)
     for name in names:
-      if not self._processor.is_control(self._processor.piece_to_id(name)):
+      if not self.has(name):
         proto.pieces.add(piece=name, score=0, type=proto.SentencePiece.CONTROL)
     return SentencePiece(proto.SerializeToString(deterministic=True))
 
@@ -158,20 +164,24 @@ class HuggingFace:
     """Text of `ids`; specials, and ids that mean nothing, are left out."""
     return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
+  def has(self, name: str) -> bool:
+    """Whether there is an added token `name`."""
+    return name in self._specials
+
   def special(self, name: str) -> int:
     """Id of the added token `name`.
 
     Raises:
       VocabularyError: this tokenizer has no such token.
     """
-    if name not in self._specials:
+    if not self.has(name):
       raise vocabulary.VocabularyError(f'the tokenizer has no added token {name!r}')
     return self._specials[name]
 
   def added(self, names: Sequence[str]) -> 'HuggingFace':
     """A tokenizer that holds these special tokens too."""
     content = json.loads(self.text)
-    new = [name for name in names if name not in self._specials]
+    new = [name for name in names if not self.has(name)]
     content['added_tokens'] += [
       {
         'id': index,

@@ -147,20 +147,14 @@ class Vocabulary:
     Raises:
       VocabularyError: a token is missing, or ids lie otherwise than a model needs them.
     """
-    ids, missing = {}, []
-    for name in (*TEXT_SPECIALS, *AUDIO_SPECIALS, code_name(0)):
-      try:
-        ids[name] = tokenizer.special(name)
-      except VocabularyError:
-        missing.append(name)
+    needed = (*TEXT_SPECIALS, *AUDIO_SPECIALS, code_name(0))
+    missing = [name for name in needed if not tokenizer.has(name)]
     if missing:
       raise VocabularyError(f'the tokenizer has no token {", ".join(missing)}')
+    ids = {name: tokenizer.special(name) for name in needed}
     first, codes = ids[code_name(0)], 1
-    while True:
-      try:
-        found = tokenizer.special(code_name(codes))
-      except VocabularyError:
-        break
+    while tokenizer.has(code_name(codes)):
+      found = tokenizer.special(code_name(codes))
       if found != first + codes:
         raise VocabularyError(
           f'{code_name(codes)} has id {found}, not {first + codes}, as codes must have'

@@ -20,7 +20,7 @@ import ttt_jax
 from ttt_jax import config as config_lib
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.conversion import table
+from ttt_jax.conversion import families, table
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 
@@ -94,20 +94,9 @@ def their_class(family, what):
 def both(family):
   """Their random model, our network, and the same parameters for it."""
   config = dataclasses.replace(make_config().model, width=64, head_width=16, **FAMILIES[family])
-  theirs = their_class(family, 'ForCausalLM')(
-    their_class(family, 'Config')(
-      vocab_size=ROWS,
-      hidden_size=config.width,
-      intermediate_size=config.mlp_width,
-      num_hidden_layers=config.layers,
-      num_attention_heads=config.heads,
-      num_key_value_heads=config.kv_heads,
-      rope_parameters={'rope_type': 'default', 'rope_theta': config.rope_theta},
-      rms_norm_eps=config.norm_epsilon,
-      tie_word_embeddings=config.tied,
-      **({} if family == 'Qwen2' else {'head_dim': config.head_width}),
-    )
-  )
+  values = families.config_of(config, ROWS, 'float32', VOCABULARY.turn_end, 64)
+  values |= {'eos_token_id': None, 'max_position_embeddings': 64}
+  theirs = their_class(family, 'ForCausalLM')(their_class(family, 'Config').from_dict(values))
   rng = np.random.default_rng(1)
   with torch.no_grad():
     for name, parameter in theirs.named_parameters():

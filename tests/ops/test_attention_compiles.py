@@ -16,9 +16,10 @@ from ttt_jax import sharding
 from ttt_jax.ops import attention
 from ttt_jax.ops.attention import gpu, sharded
 
-# Where CI runs there is one.
-on_a_tpu = pytest.mark.skipif(
-  (sys.platform, platform.machine()) != ('linux', 'x86_64'), reason='no libtpu is made for it'
+# Libtpu is made for these machines alone, that of CI among them.
+by_libtpu = pytest.mark.skipif(
+  (sys.platform, platform.machine()) != ('linux', 'x86_64'),
+  reason='there is no libtpu for this machine',
 )
 
 ENVIRONMENT = {
@@ -46,7 +47,7 @@ def with_gradients(attend, q, k, v, start, end, **settings):
   return out, *pull(out)
 
 
-@on_a_tpu
+@by_libtpu
 @pytest.mark.parametrize(
   'name,length,heads,width,intervals,dtype,soft_cap',
   [
@@ -71,7 +72,7 @@ def test_forward_and_gradients_compile_for_a_tpu(
   assert compiled.memory_analysis().temp_size_in_bytes < scores / 2
 
 
-@on_a_tpu
+@by_libtpu
 def test_decoding_compiles_for_a_tpu_and_reads_the_cache_as_it_lies():
   device = devices('v5e:2x2')[0]
   shape = functools.partial(
@@ -90,7 +91,7 @@ def test_decoding_compiles_for_a_tpu_and_reads_the_cache_as_it_lies():
   assert compiled.memory_analysis().temp_size_in_bytes < 2 * cache.size / 4
 
 
-@on_a_tpu
+@by_libtpu
 def test_a_mesh_of_tpus_compiles_within_scan_and_remat():
   axes = ('data', 'fsdp', 'tensor', 'sequence')
   types = (AxisType.Auto,) * 4

@@ -1,6 +1,5 @@
 """From a Hugging Face checkpoint to the folder of a run."""
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -182,11 +181,7 @@ def _assets(
 
 def _has_audio(tokenizer: tokenizer_lib.Tokenizer) -> bool:
   """Whether there is any of the tokens that stand in audio."""
-  for name in (*vocabulary_lib.AUDIO_SPECIALS, vocabulary_lib.code_name(0)):
-    with contextlib.suppress(vocabulary_lib.VocabularyError):
-      tokenizer.special(name)
-      return True
-  return False
+  return any(map(tokenizer.has, (*vocabulary_lib.AUDIO_SPECIALS, vocabulary_lib.code_name(0))))
 
 
 def _extended(source: pathlib.Path, tokenizer: tokenizer_lib.Tokenizer, codes: int | None):

@@ -53,12 +53,7 @@ def write(
       f'{whole.special(wrong[0])} in tokenizer.json'
     )
   whole.save(directory)
-  padding = vocabulary_lib.TURN_END
-  try:
-    whole.special(_PADDING)
-    padding = _PADDING
-  except vocabulary_lib.VocabularyError:
-    pass
+  padding = _PADDING if whole.has(_PADDING) else vocabulary_lib.TURN_END
   settings = {
     'tokenizer_class': 'PreTrainedTokenizerFast',
     'auto_map': {'AutoTokenizer': [None, 'tokenization_ttt.TtTTokenizer']},
