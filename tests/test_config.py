@@ -91,7 +91,8 @@ def test_at_most_one_axis_takes_what_is_left():
 # Rows of the layers, from the top; a module may import from its own row's package and below.
 LAYERS = (
   ('ttt_jax/cli', 'benchmarks'),
-  ('ttt_jax/evaluation', 'ttt_jax/planning'),
+  ('ttt_jax/planning',),
+  ('ttt_jax/evaluation',),
   ('ttt_jax/training', 'ttt_jax/sampling', 'ttt_jax/conversion'),
   ('ttt_jax/checkpoint.py', 'data_pipelines'),
   ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/assets.py'),
