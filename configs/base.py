@@ -95,7 +95,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them
   m.data = -1
-  m.fsdp = 1
+  m.outer = 1  # of the state too, beside fsdp: a second ring of the torus (docs/scaling.md)
+  m.fsdp = 1  # of the state: parameters and moments
   m.sequence = 1  # of the positions of a row
   m.tensor = 1
 

@@ -206,6 +206,7 @@ class Mesh:
 
   slices: int
   data: int
+  outer: int
   fsdp: int
   sequence: int
   tensor: int

@@ -69,9 +69,9 @@ class Attention(nn.Module):
     product = functools.partial(product_lib.product, reduce_dtype=c.reduce_dtype)
 
     def project(name: str, heads: int, axis: str) -> jax.Array:
-      shape = (c.width, heads, c.head_width)
-      weight = _weight(self, name, shape, ('embed', axis, 'head'), c.width)
-      out = product('BLD,DNH->BLNH', x, weight)
+      shape, axes = (c.width, heads, c.head_width), ('embed', axis, 'head')
+      weight = _weight(self, name, shape, axes, c.width)
+      out = product('BLD,DNH->BLNH', x, weight, axes)
       if c.qkv_bias:
         # Added in float32, as its gradient then is.
         out = (out + _bias(self, name + '_bias', shape[1:], (axis, 'head'))).astype(x.dtype)
@@ -93,10 +93,9 @@ class Attention(nn.Module):
     out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
     shape = (c.heads, c.head_width, c.width)
     gain = (2 * c.layers) ** -0.5
-    weight = _weight(
-      self, 'out', shape, ('heads', 'head', 'embed'), c.heads * c.head_width, gain
-    )
-    return product('BLNH,NHD->BLD', out, weight), cache
+    axes = 'heads', 'head', 'embed'
+    weight = _weight(self, 'out', shape, axes, c.heads * c.head_width, gain)
+    return product('BLNH,NHD->BLD', out, weight, axes), cache
 
 
 class FeedForward(nn.Module):
@@ -113,9 +112,10 @@ class FeedForward(nn.Module):
     up = _weight(self, 'up', up_shape, up_axes, c.width)
     gain = (2 * c.layers) ** -0.5
     down = _weight(self, 'down', up_shape[::-1], up_axes[::-1], c.mlp_width, gain)
-    hidden = nn.silu(product('BLD,DF->BLF', x, gate)) * product('BLD,DF->BLF', x, up)
+    hidden = nn.silu(product('BLD,DF->BLF', x, gate, up_axes))
+    hidden *= product('BLD,DF->BLF', x, up, up_axes)
     hidden = nn.with_logical_constraint(hidden, ('batch', 'length', 'mlp'))
-    return product('BLF,FD->BLD', hidden, down)
+    return product('BLF,FD->BLD', hidden, down, up_axes[::-1])
 
 
 class Block(nn.Module):
