@@ -63,7 +63,8 @@ def get_config() -> ml_collections.ConfigDict:
   # In which devices add up the gradients of weights; 'bfloat16' halves what they send.
   m.reduce_dtype = 'float32'
   # What the backward pass of a layer computes anew: 'full' all of it; 'attention' all but
-  # attention itself; 'products' what lies between the products with weights; 'none' nothing.
+  # attention itself; 'gate' all but that and the product with the gate, the widest; 'products'
+  # what lies between the products with weights; 'none' nothing.
   m.remat = 'full'
   # 'dense': the whole matrix of scores; 'chunked': linear in memory, anywhere; 'tpu', 'gpu':
   # kernels; 'auto': the kernel of the platform, or on a CPU what is faster for the length.

@@ -136,7 +136,7 @@ class Model:
     )
     for name in ('dtype', 'reduce_dtype'):
       _one_of(f'model.{name}', getattr(self, name), ('float32', 'bfloat16'))
-    _one_of('model.remat', self.remat, ('none', 'attention', 'products', 'full'))
+    _one_of('model.remat', self.remat, ('none', 'products', 'gate', 'attention', 'full'))
     options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
     _one_of('model.attention', self.attention, options)
     _require(

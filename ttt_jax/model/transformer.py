@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from ttt_jax import config as config_lib
 from ttt_jax import sharding
@@ -27,6 +28,7 @@ _policies = jax.checkpoint_policies
 _POLICIES = {
   'full': _policies.nothing_saveable,
   'attention': _policies.save_only_these_names(*_SAVED),
+  'gate': _policies.save_only_these_names(*_SAVED, 'mlp_gate'),
   'products': _policies.save_from_both_policies(
     _policies.save_only_these_names(*_SAVED), _policies.dots_with_no_batch_dims_saveable
   ),
@@ -112,8 +114,8 @@ class FeedForward(nn.Module):
     up = _weight(self, 'up', up_shape, up_axes, c.width)
     gain = (2 * c.layers) ** -0.5
     down = _weight(self, 'down', up_shape[::-1], up_axes[::-1], c.mlp_width, gain)
-    hidden = nn.silu(product('BLD,DF->BLF', x, gate, up_axes))
-    hidden *= product('BLD,DF->BLF', x, up, up_axes)
+    opened = checkpoint_name(product('BLD,DF->BLF', x, gate, up_axes), 'mlp_gate')
+    hidden = nn.silu(opened) * product('BLD,DF->BLF', x, up, up_axes)
     hidden = nn.with_logical_constraint(hidden, ('batch', 'length', 'mlp'))
     return product('BLF,FD->BLD', hidden, down, up_axes[::-1])
 

@@ -6,6 +6,7 @@ import re
 import time
 
 import jax
+import jax.numpy as jnp
 
 from ttt_jax import config as config_lib
 from ttt_jax import sharding
@@ -35,6 +36,7 @@ class Plan:
     memory: bytes that there are.
     needed: operations of a step by the formula, whatever is computed anew.
     compiled: operations of the compiled step, its kernels included.
+    least_sent: bytes that FSDP alone must send.
     traffic: what is sent, by collective and axis.
     compile_seconds: how long compiling took.
   """
@@ -51,6 +53,7 @@ class Plan:
   memory: float
   needed: float
   compiled: float
+  least_sent: float
   traffic: tuple[work.Traffic, ...]
   compile_seconds: float
 
@@ -179,6 +182,13 @@ def make(
     memory=chip.memory / chip.cores,
     needed=here * formula.training(model, vocabulary.size, rows),
     compiled=0.0,
+    least_sent=formula.gathered(
+      model,
+      state.count(parts.layout.params),
+      mesh.shape['fsdp'] * mesh.shape['outer'],
+      *(jnp.dtype(model.dtype).itemsize, jnp.dtype(model.reduce_dtype).itemsize),
+    )
+    / mesh.shape['tensor'],
     traffic=(),
     compile_seconds=0.0,
   )

@@ -49,7 +49,10 @@ def mesh(plan: Plan) -> str:
 
 def _sent(plan: Plan) -> list[str]:
   whole = sum(t.sent for t in plan.traffic)
-  lines = [f'sent         {whole / 1e9:.3g} GB a device and step']
+  lines = [
+    f'sent         {whole / 1e9:.3g} GB a device and step; FSDP must send '
+    f'{plan.least_sent / 1e9:.3g}'
+  ]
   for item in sorted(plan.traffic, key=lambda t: -t.sent):
     if item.sent > whole / 1000:
       axes = '+'.join(item.axes)

@@ -13,7 +13,7 @@ from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.planning import chips, formula
 from ttt_jax.planning import plan as plan_lib
 
-REMATS = ('none', 'products', 'attention', 'full')
+REMATS = ('none', 'products', 'gate', 'attention', 'full')
 _SOURCES = ('model', 'ops', 'planning', 'training', 'losses.py', 'sharding.py')
 
 
