@@ -156,8 +156,9 @@ def make(
 ) -> Plan:
   """Compiles the step that `config` describes for a topology; nothing is allocated.
 
-  Where it does not fit, the compiler tells the memory that it would need, and nothing else:
-  then there is no traffic, and `compiled` is 0.
+  Where it does not fit, the compiler tells the memory that it would need, and nothing else;
+  and there are programs of which it gives no text. Then there is no traffic, and `compiled`
+  is 0.
 
   Raises:
     ConfigError: the mesh does not fit the topology, the model or the batch.
@@ -197,9 +198,17 @@ def make(
     compiled = parts.step.lower(parts.layout, arrays).compile()
   except jax.errors.JaxRuntimeError as error:
     return dataclasses.replace(plan, temporaries=_wanted(error, plan))
-  seconds = time.monotonic() - started
   taken = compiled.memory_analysis()
-  text = hlo.Program(compiled.as_text())
+  plan = dataclasses.replace(
+    plan,
+    state=taken.argument_size_in_bytes,  # with the batch, and padded as the device does
+    temporaries=taken.temp_size_in_bytes,
+    compile_seconds=time.monotonic() - started,
+  )
+  try:
+    text = hlo.Program(compiled.as_text())
+  except jax.errors.JaxRuntimeError:  # libtpu 0.0.52 trips over its own program for v6e
+    return plan
   # The loss goes round its loop as often as a device's targets need; so often in each part.
   targets = here * mesh.shape['tensor'] * rows.targets / config.train.accumulate
   rounds = math.ceil(targets / model.loss_chunk)
@@ -209,11 +218,8 @@ def make(
     operations += runs * cost * here / config.train.accumulate
   return dataclasses.replace(
     plan,
-    state=taken.argument_size_in_bytes,  # with the batch, and padded as the device does
-    temporaries=taken.temp_size_in_bytes,
     compiled=operations,
     traffic=tuple(work.traffic(text, dict(mesh.shape), rounds)),
-    compile_seconds=seconds,
   )
 
 

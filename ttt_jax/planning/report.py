@@ -35,6 +35,8 @@ def text(plan: Plan) -> str:
       + ', '.join(f'{name} {_seconds(value)}' for name, value in plan.bounds.items()),
       f'at most      MFU {plan.mfu:.0%}, {plan.tokens_per_second:,.0f} tokens a second',
     ]
+  elif plan.fits:
+    lines.append('unknown      work and traffic: the compiler gives no text of this program')
   if not plan.fits:
     lines += ['to change'] + [f'  {advice}' for advice in mend(plan)]
   lines += ['', formula.TEXT, "MFU = operations / (seconds * the chip's peak in bfloat16)"]
@@ -111,7 +113,8 @@ def table(plans: Sequence[Plan]) -> str:
 def ranked(plans: Sequence[Plan]) -> list[Plan]:
   """Those that fit by their tokens a second, then those that do not by what they lack."""
   return sorted(
-    plans, key=lambda p: (not p.fits, -p.tokens_per_second if p.compiled else p.used)
+    plans,
+    key=lambda p: (not p.fits, not p.compiled, -p.tokens_per_second if p.compiled else p.used),
   )
 
 

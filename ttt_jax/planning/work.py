@@ -18,6 +18,7 @@ _SENT = {
   'all-to-all': lambda size, n: size * (n - 1) / n,
   'collective-permute': lambda size, n: size,
 }
+_MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 
 
 class Traffic(NamedTuple):
@@ -74,6 +75,13 @@ def traffic(program: hlo.Program, mesh: dict[str, int], open_loop: float) -> lis
   for name, body, times in program.computations(open_loop):
     for instruction in body.values():
       kind = instruction.opcode.removesuffix('-start')
+      if between := _MEGASCALE.search(instruction.attributes):
+        if instruction.opcode == 'send':  # by the hosts, from slice to slice
+          kind, dtype = between[1].lower().replace('_', '-'), instruction.shapes[0][0]
+          size = hlo.size_of(*instruction.shapes[0])
+          size *= mesh['slices'] if kind == 'all-gather' else 1
+          sent[kind, ('slices',), dtype] += times * _SENT[kind](size, mesh['slices'])
+        continue
       if kind not in _SENT:
         continue
       # A gather that is overlapped with products stands once for each part of it.
