@@ -111,11 +111,13 @@ def table(plans: Sequence[Plan]) -> str:
 
 
 def ranked(plans: Sequence[Plan]) -> list[Plan]:
-  """Those that fit by their tokens a second, then those that do not by what they lack."""
-  return sorted(
-    plans,
-    key=lambda p: (not p.fits, not p.compiled, -p.tokens_per_second if p.compiled else p.used),
-  )
+  """Those that fit by their tokens a second, then those of which less is known, then others."""
+
+  def place(plan: Plan):
+    known = bool(plan.compiled)
+    return not plan.fits, not known, -plan.tokens_per_second if known else plan.used
+
+  return sorted(plans, key=place)
 
 
 _LINE, _LEFT, _BAR = 26, 330, 300
