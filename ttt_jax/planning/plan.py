@@ -207,7 +207,7 @@ def make(
   )
   try:
     text = hlo.Program(compiled.as_text())
-  except jax.errors.JaxRuntimeError:  # libtpu 0.0.52 trips over its own program for v6e
+  except jax.errors.JaxRuntimeError:  # as libtpu 0.0.52 trips over its own programs
     return plan
   # The loss goes round its loop as often as a device's targets need; so often in each part.
   targets = here * mesh.shape['tensor'] * rows.targets / config.train.accumulate
