@@ -66,7 +66,7 @@ run() {
   local code=0
   echo "== $(date -u '+%F %T') $(cat commit): ttt-train$(printf ' %q' "$@")"
   cd source # flags may name files of it
-  "$VENV/bin/ttt-train" --distributed "$@" &
+  "$VENV/bin/ttt-train" --distributed "$@" 9>&- & # what it may leave behind holds no lock
   echo $! > ../train.pid
   wait $! || code=$?
   echo "$code" > ../train.exit
