@@ -60,6 +60,8 @@ def get_config() -> ml_collections.ConfigDict:
   m.tied = True  # the output layer is the embedding
   m.vocabulary_multiple = 64  # the embedding's rows are padded to a multiple of it
   m.dtype = 'bfloat16'  # of activations and matrix products; parameters are float32
+  # In which devices add up the gradients of weights; 'bfloat16' halves what they send.
+  m.reduce_dtype = 'float32'
   # What the backward pass of a layer computes anew: 'full' all of it; 'attention' all but
   # attention itself; 'products' what lies between the products with weights; 'none' nothing.
   m.remat = 'full'
@@ -91,6 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
   t.keep = 2  # latest checkpoints that are kept
 
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
+  m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them
   m.data = -1
   m.fsdp = 1
   m.sequence = 1  # of the positions of a row

@@ -94,7 +94,8 @@ LAYERS = (
   ('ttt_jax/evaluation',),
   ('ttt_jax/training', 'ttt_jax/sampling', 'ttt_jax/conversion'),
   ('ttt_jax/checkpoint.py', 'data_pipelines'),
-  ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/sharding.py', 'ttt_jax/assets.py'),
+  ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/assets.py'),
+  ('ttt_jax/sharding.py',),
   ('ttt_jax/ops', 'ttt_jax/diffusion', 'ttt_jax/codecs'),
   ('ttt_jax',),
 )

@@ -50,7 +50,9 @@ def arrays():
 
 def joint(arrays, chunk=4, **changes):
   objective = dataclasses.replace(make_config().objective, **changes)
-  return losses.joint(*arrays, VOCABULARY, objective, chunk)
+  return losses.joint(
+    *arrays, VOCABULARY, objective, make_config(model__loss_chunk=chunk).model
+  )
 
 
 def test_joint_loss_is_the_weighted_mean_and_splits_by_class(arrays):
@@ -103,7 +105,7 @@ def test_the_loss_is_laid_out_as_the_mesh_is():
   objective = make_config().objective
 
   def axes():
-    return losses.options(VOCABULARY, objective, 4).axes
+    return losses.options(VOCABULARY, objective, make_config().model).axes
 
   assert not any(axes())
   for sizes, wanted in (
@@ -113,7 +115,7 @@ def test_the_loss_is_laid_out_as_the_mesh_is():
     ({'data': 1, 'tensor': 8}, ((), (), ('tensor',), ())),
   ):
     mesh = sharding.make_mesh(
-      config_lib.Mesh(**{'fsdp': 1, 'sequence': 1, 'tensor': 1} | sizes)
+      config_lib.Mesh(**{'slices': 1, 'fsdp': 1, 'sequence': 1, 'tensor': 1} | sizes)
     )
     with jax.set_mesh(mesh):
       assert axes() == wanted

@@ -92,7 +92,7 @@ class Objective:
 
 
 # Keys of `Model` that say how it is computed, and not what it is.
-HOW_COMPUTED = ('dtype', 'remat', 'attention', 'loss_chunk')
+HOW_COMPUTED = ('dtype', 'reduce_dtype', 'remat', 'attention', 'loss_chunk')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +117,7 @@ class Model:
   tied: bool
   vocabulary_multiple: int
   dtype: str
+  reduce_dtype: str
   remat: str
   attention: str
   loss_chunk: int
@@ -133,7 +134,8 @@ class Model:
       self.rope_high_turns,
       'above rope_low_turns',
     )
-    _one_of('model.dtype', self.dtype, ('float32', 'bfloat16'))
+    for name in ('dtype', 'reduce_dtype'):
+      _one_of(f'model.{name}', getattr(self, name), ('float32', 'bfloat16'))
     _one_of('model.remat', self.remat, ('none', 'attention', 'products', 'full'))
     options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
     _one_of('model.attention', self.attention, options)
@@ -202,6 +204,7 @@ class Train:
 class Mesh:
   """Devices along each axis of the mesh; -1 takes all that are left."""
 
+  slices: int
   data: int
   fsdp: int
   sequence: int

@@ -41,15 +41,22 @@ class Sums(NamedTuple):
 
 
 def options(
-  vocabulary: vocabulary_lib.Vocabulary, objective: config_lib.Objective, chunk: int
+  vocabulary: vocabulary_lib.Vocabulary,
+  objective: config_lib.Objective,
+  model: config_lib.Model,
 ) -> cross_entropy.Options:
   """How the cross-entropy is taken, under the mesh that is set, if any."""
   bounds, excluded = (0, vocabulary.size), None
   if objective.restrict_classes:
     bounds, excluded = (0, vocabulary.audio_start, vocabulary.size), vocabulary.mask
-  names = ('batch', 'length', 'vocabulary', 'embed')
-  axes = cross_entropy.Axes(*map(sharding.axes_of, names))
-  return cross_entropy.Options(bounds, excluded, objective.z_loss, chunk, axes)
+  return cross_entropy.Options(
+    bounds,
+    excluded,
+    objective.z_loss,
+    model.loss_chunk,
+    sharding.axes_of_table(),
+    model.reduce_dtype,
+  )
 
 
 def joint(
@@ -58,7 +65,7 @@ def joint(
   batch: batch_lib.Batch,
   vocabulary: vocabulary_lib.Vocabulary,
   objective: config_lib.Objective,
-  chunk: int,
+  model: config_lib.Model,
 ) -> tuple[jax.Array, Sums]:
   """The loss of a batch and the sums behind the reported metrics.
 
@@ -68,10 +75,10 @@ def joint(
     batch: targets, weights and the divisor.
     vocabulary: the classes; a target's class is its part of the loss.
     objective: z-loss, and whether softmaxes are restricted to the target's class.
-    chunk: positions, on each device, whose logits exist at a time.
+    model: how the loss is computed: `loss_chunk` and `reduce_dtype`.
   """
   total, (loss, correct) = cross_entropy.cross_entropy(
-    hidden, head, batch.targets, batch.weights, options(vocabulary, objective, chunk)
+    hidden, head, batch.targets, batch.weights, options(vocabulary, objective, model)
   )
   counted = batch.weights > 0
   audio = counted & (batch.targets >= vocabulary.audio_start)

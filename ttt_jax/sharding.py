@@ -3,21 +3,26 @@
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
+from ttt_jax.ops import axes as axes_lib
 
-AXES = ('data', 'fsdp', 'sequence', 'tensor')
+AXES = ('slices', 'data', 'fsdp', 'sequence', 'tensor')
+ROWS = ('slices', 'data', 'fsdp')  # those along which the rows of a batch are cut
 
 # Parameters are cut along `fsdp` by their model width and along `tensor` by what is computed
-# in parallel; a batch is cut by rows along both `data` and `fsdp`, a row along `sequence`.
+# in parallel; tables of the vocabulary by rows along both, as no other cut leaves each device
+# whole tiles of them. A batch is cut by rows along the axes of ROWS, a row along `sequence`.
+# Along `slices`, which a slow network joins, nothing but gradients is exchanged.
 RULES = (
-  ('batch', ('data', 'fsdp')),
+  ('batch', ROWS),
   ('length', 'sequence'),
   ('activation', None),
   ('embed', 'fsdp'),
-  ('vocabulary', 'tensor'),
+  ('vocabulary', ('tensor', 'fsdp')),
   ('heads', 'tensor'),
   ('kv_heads', 'tensor'),
   ('mlp', 'tensor'),
@@ -27,10 +32,14 @@ RULES = (
 
 
 def make_mesh(config: config_lib.Mesh, devices: list | None = None) -> Mesh:
-  """A mesh of all devices.
+  """A mesh of all devices, or of those in `devices`.
+
+  Slices of TPUs lie along `slices`. Where devices know of no slices, as on a CPU, equal runs
+  of them stand for slices.
 
   Raises:
-    ConfigError: the sizes of the axes do not multiply to the number of devices.
+    ConfigError: the sizes of the axes do not multiply to the number of devices, or there are
+      other slices.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [getattr(config, axis) for axis in AXES]
@@ -40,9 +49,17 @@ def make_mesh(config: config_lib.Mesh, devices: list | None = None) -> Mesh:
     raise config_lib.ConfigError(
       f'config.mesh is {dict(zip(AXES, sizes))}, which does not make {len(devices)} devices'
     )
-  shape = [left if size == -1 else size for size in sizes]
-  types = (AxisType.Auto,) * len(AXES)
-  return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+  slices, *shape = (left if size == -1 else size for size in sizes)
+  own = {getattr(device, 'slice_index', None) for device in devices}
+  if own != {None} and len(own) != slices:
+    raise config_lib.ConfigError(
+      f'config.mesh.slices is {slices}, but the devices are of {len(own)} slices'
+    )
+  if own != {None}:
+    devices = sorted(devices, key=lambda device: device.slice_index)
+  parts = np.split(np.asarray(devices), slices)
+  layout = np.stack([mesh_utils.create_device_mesh(shape, list(part)) for part in parts])
+  return Mesh(layout, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def of_boxed(abstract, mesh: Mesh):
@@ -52,11 +69,15 @@ def of_boxed(abstract, mesh: Mesh):
 
 
 def of_batch(mesh: Mesh) -> batch_lib.Batch:
-  """Shardings of a batch: rows along `data` and `fsdp`, their positions along `sequence`."""
-  rows, positions = ('data', 'fsdp'), 'sequence'
-  where = NamedSharding(mesh, PartitionSpec(rows, positions))
+  """Shardings of a batch: rows along the axes of `ROWS`, their positions along `sequence`."""
+  where = NamedSharding(mesh, PartitionSpec(ROWS, 'sequence'))
   fields = dict.fromkeys(batch_lib.Batch._fields, where)
-  return batch_lib.Batch(**fields | {'normalizer': NamedSharding(mesh, PartitionSpec(rows))})
+  return batch_lib.Batch(**fields | {'normalizer': NamedSharding(mesh, PartitionSpec(ROWS))})
+
+
+def rows_of(mesh: Mesh) -> int:
+  """Into how many parts the rows of a batch are cut."""
+  return int(np.prod([mesh.shape[axis] for axis in ROWS]))
 
 
 def axes_of(name: str) -> tuple[str, ...]:
@@ -65,6 +86,14 @@ def axes_of(name: str) -> tuple[str, ...]:
   axes = (axes,) if isinstance(axes, str) else axes
   sizes = jax.sharding.get_abstract_mesh().shape  # empty without a mesh
   return tuple(axis for axis in axes if sizes.get(axis, 1) > 1)
+
+
+def axes_of_table() -> axes_lib.Axes:
+  """How the embedding and the output layer lie on the mesh that is set, beside a batch."""
+  batch, length, rows = map(axes_of, ('batch', 'length', 'vocabulary'))
+  stored = tuple(axis for axis in rows if axis in batch + length)
+  kept = tuple(axis for axis in rows if axis not in stored)
+  return axes_lib.Axes(batch, length, kept, stored)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -80,11 +109,11 @@ def shard_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
   Raises:
     ConfigError: the rows cannot be divided among the devices, or lie scattered.
   """
-  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  ways = rows_of(mesh)
   if batch_size % ways:
     raise config_lib.ConfigError(
       f'config.data.batch_size is {batch_size}, but must be a multiple of '
-      f'mesh.data * mesh.fsdp = {ways}'
+      f'mesh.{" * mesh.".join(ROWS)} = {ways}'
     )
   rows = of_batch(mesh).normalizer.addressable_devices_indices_map((batch_size,))
   parts = {(part.start or 0, part.stop or batch_size) for (part,) in rows.values()}
@@ -104,11 +133,11 @@ def check_batch(mesh: Mesh, batch_size: int, row_length: int, parts: int) -> Non
       f'config.data.row_length is {row_length}, but must be a multiple of mesh.sequence = '
       f'{mesh.shape["sequence"]}'
     )
-  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  ways = rows_of(mesh)
   if batch_size % (ways * parts):
     raise config_lib.ConfigError(
       f'config.data.batch_size is {batch_size}, but must be a multiple of '
-      f'train.accumulate * mesh.data * mesh.fsdp = {parts} * {ways}'
+      f'train.accumulate * mesh.{" * mesh.".join(ROWS)} = {parts} * {ways}'
     )
 
 
@@ -124,13 +153,15 @@ def put_batch(batch: batch_lib.Batch, mesh: Mesh, batch_size: int) -> batch_lib.
 
 def check_model(config: config_lib.Model, mesh: Mesh) -> None:
   """Raises ConfigError if the model cannot be cut along `tensor` or `fsdp`."""
-  for axis, names in (
-    ('tensor', ('heads', 'kv_heads', 'mlp_width', 'vocabulary_multiple')),
-    ('fsdp', ('width',)),
+  for axes, names in (
+    (('tensor',), ('heads', 'kv_heads', 'mlp_width')),
+    (('fsdp',), ('width',)),
+    (('tensor', 'fsdp'), ('vocabulary_multiple',)),
   ):
+    ways = int(np.prod([mesh.shape[axis] for axis in axes]))
     for name in names:
-      if getattr(config, name) % mesh.shape[axis]:
+      if getattr(config, name) % ways:
         raise config_lib.ConfigError(
           f'config.model.{name} is {getattr(config, name)}, but must be a multiple of '
-          f'mesh.{axis} = {mesh.shape[axis]}'
+          f'mesh.{" * mesh.".join(axes)} = {ways}'
         )

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 from jax.experimental import topologies
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from ttt_jax import config as config_lib
 from ttt_jax import sharding
 from ttt_jax.ops import attention
 from ttt_jax.ops.attention import gpu, sharded
@@ -93,10 +94,8 @@ def test_decoding_compiles_for_a_tpu_and_reads_the_cache_as_it_lies():
 
 @by_libtpu
 def test_a_mesh_of_tpus_compiles_within_scan_and_remat():
-  axes = ('data', 'fsdp', 'tensor', 'sequence')
-  types = (AxisType.Auto,) * 4
-  mesh = jax.make_mesh((1, 1, 2, 2), axes, axis_types=types, devices=devices('v5p:2x2x1'))
-  rules = [rule for rule in sharding.RULES if rule[0] != 'length'] + [('length', 'sequence')]
+  sizes = config_lib.Mesh(slices=1, data=1, fsdp=1, sequence=2, tensor=2)
+  mesh = sharding.make_mesh(sizes, devices('v5p:2x2x1'))
   policy = jax.checkpoint_policies.save_only_these_names('attention_out', 'attention_lse')
 
   def run(q, k, v, start, end):
@@ -106,7 +105,7 @@ def test_a_mesh_of_tpus_compiles_within_scan_and_remat():
 
     return jax.grad(lambda q: jax.lax.scan(layer, q, None, length=2)[0].sum())(q)
 
-  with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
+  with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
     where = NamedSharding(mesh, PartitionSpec())
     inputs = arguments(512, 512, (4, 2, 2), 128, 1, jnp.bfloat16, where=where)
     compiled = jax.jit(run).lower(*inputs).compile()

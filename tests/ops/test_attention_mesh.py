@@ -9,25 +9,21 @@ import numpy as np
 import pytest
 from conftest import make_config
 from flax import linen as nn
-from jax.sharding import AxisType
 
+from ttt_jax import config as config_lib
 from ttt_jax import sharding
 from ttt_jax.model import transformer
 from ttt_jax.ops import attention
 from ttt_jax.ops.attention import sharded
 
-AXES = ('data', 'fsdp', 'tensor', 'sequence')
-RULES = [rule for rule in sharding.RULES if rule[0] != 'length'] + [('length', 'sequence')]
 
-
-def on_mesh(shape):
-  types = (AxisType.Auto,) * len(AXES)
-  return jax.make_mesh(shape, AXES, axis_types=types, devices=jax.devices())
+def on_mesh(data=1, fsdp=1, sequence=1, tensor=1):
+  return sharding.make_mesh(config_lib.Mesh(1, data, fsdp, sequence, tensor))
 
 
 @pytest.mark.parametrize(
   'implementation,shape',
-  [('chunked', (2, 1, 2, 2)), ('tpu', (2, 1, 2, 2)), ('gpu', (1, 2, 1, 4))],
+  [('chunked', (2, 1, 2, 2)), ('tpu', (2, 1, 2, 2)), ('gpu', (1, 2, 4, 1))],
 )
 def test_rows_heads_and_queries_are_cut_and_nothing_changes(implementation, shape):
   rng = np.random.default_rng(0)
@@ -54,7 +50,7 @@ def test_rows_heads_and_queries_are_cut_and_nothing_changes(implementation, shap
     blocks=(16, 16),
     interpret=True,
   )
-  with jax.set_mesh(on_mesh(shape)), nn.logical_axis_rules(RULES):
+  with jax.set_mesh(on_mesh(*shape)), nn.logical_axis_rules(sharding.RULES):
     got = with_gradients(attend)
   wanted = with_gradients(
     functools.partial(attention.interval_attention, implementation='dense')
@@ -67,8 +63,8 @@ def test_rows_heads_and_queries_are_cut_and_nothing_changes(implementation, shap
 def test_what_the_mesh_does_not_divide_is_refused():
   x, edge = jnp.zeros((4, 6, 4, 8)), jnp.zeros((4, 6), jnp.int32)
   with (
-    jax.set_mesh(on_mesh((2, 1, 1, 4))),
-    nn.logical_axis_rules(RULES),
+    jax.set_mesh(on_mesh(data=2, sequence=4)),
+    nn.logical_axis_rules(sharding.RULES),
     pytest.raises(ValueError, match=r"axis 1 of q \(4, 6, 4, 8\) along \('sequence',\)"),
   ):
     sharded.interval_attention(x, x, x, edge, edge, implementation='chunked')

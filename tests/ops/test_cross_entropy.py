@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ttt_jax.ops import axes as axes_lib
 from ttt_jax.ops import cross_entropy as ce
 
 B, L, D, V = 2, 11, 6, 23
@@ -156,13 +157,13 @@ def test_a_target_that_no_id_stands_for_is_not_dropped_in_silence(target):
 
 
 ROWS, WIDTH, HEAD = 8, 8, 24
-AXES = ce.Axes(('data', 'fsdp'), (), ('tensor',), ('fsdp',))
+AXES = axes_lib.Axes(('data', 'fsdp'), (), ('tensor',), ('fsdp',))
 
 
 def sharded(mesh, axes=AXES):
   """The axes of a mesh that cut something, as the training step names them."""
   shape = dict(zip(('data', 'fsdp', 'tensor'), mesh))
-  kept = ce.Axes(*(tuple(a for a in part if shape[a] > 1) for part in axes))
+  kept = axes_lib.Axes(*(tuple(a for a in part if shape[a] > 1) for part in axes))
   types = (jax.sharding.AxisType.Auto,) * 3
   return jax.make_mesh(mesh, tuple(shape), axis_types=types), kept
 
@@ -196,7 +197,7 @@ def test_rows_may_be_cut_by_their_length():
   arrays = tuple(jnp.swapaxes(a, 0, 1) for a in (hidden, targets, weights))
   arrays, options = (arrays[0], head, *arrays[1:]), ce.Options(*FREE, chunk=3)
   alone = values_and_gradients(ce.cross_entropy, arrays, options)
-  mesh, axes = sharded((2, 2, 2), ce.Axes((), ('data', 'fsdp'), ('tensor',), ('fsdp',)))
+  mesh, axes = sharded((2, 2, 2), axes_lib.Axes((), ('data', 'fsdp'), ('tensor',), ('fsdp',)))
   with jax.set_mesh(mesh):
     spread = values_and_gradients(ce.cross_entropy, arrays, options._replace(axes=axes))
   assert_close(jax.device_get(spread), alone)
@@ -244,7 +245,7 @@ def compiled(mesh, chunk):
   with jax.set_mesh(mesh):
     tokens, rows = (
       jax.sharding.NamedSharding(mesh, spec(*parts))
-      for parts in ((axes.batch,), (axes.vocabulary, axes.embed))
+      for parts in ((axes.batch,), (axes.vocabulary + axes.stored,))
     )
     arrays = jax.device_put(uneven(7), (tokens, rows, tokens, tokens))
     step = jax.value_and_grad(ce.cross_entropy, (0, 1), has_aux=True)
@@ -255,7 +256,7 @@ def compiled(mesh, chunk):
 def test_the_head_is_gathered_once_and_its_gradient_reduced_once():
   within, outside = compiled((2, 4, 1), 3)
   assert not within
-  whole, part = (HEAD, WIDTH), (HEAD, WIDTH // 4)
+  whole, part = (HEAD, WIDTH), (HEAD // 4, WIDTH)
   assert [s for kind, s in outside if kind == 'all-gather'] == [[whole]]
   assert [s for kind, s in outside if kind == 'reduce-scatter'] == [[part]]
   reduced = [s for kind, shapes in outside if kind == 'all-reduce' for s in shapes]
@@ -270,6 +271,6 @@ def test_a_head_cut_along_the_vocabulary_gathers_no_logits():
 
 
 def test_a_head_cut_along_what_the_positions_are_not_is_refused():
-  with pytest.raises(ValueError, match="cut along .'fsdp',., positions along .'data'"):
-    axes = ce.Axes(('data',), (), (), ('fsdp',))
+  with pytest.raises(ValueError, match="stored along .'fsdp',., positions along .'data'"):
+    axes = axes_lib.Axes(('data',), (), (), ('fsdp',))
     ce.cross_entropy(*draw(8), ce.Options(*FREE, axes=axes))

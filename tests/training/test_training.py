@@ -11,8 +11,7 @@ from data_pipelines import loader, rows
 from ttt_jax import checkpoint, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
-from ttt_jax.training import optimizer, state, train
-from ttt_jax.training import step as step_lib
+from ttt_jax.training import optimizer, program, state, train
 
 
 def config_for(toy_data, **changes):
@@ -150,22 +149,15 @@ def run_steps(source, config, devices, steps):
   """Sums and gradient norms of some steps on a mesh of `devices`; parameters; shardings."""
   mesh = sharding.make_mesh(config.mesh, devices)
   vocabulary = source.assets.vocabulary
-  model = transformer.Transformer(config.model, vocabulary.size)
-  tx = optimizer.make(config.optimizer, max(10, steps))
-  layout = state.layout(model, tx, mesh)
-  shardings = state.shardings_of(layout)
-  current = state.fresh(model, tx, mesh, layout, 0)
-  step = step_lib.make(
-    *(model, vocabulary, config.objective, tx, mesh, shardings),
-    parts=config.train.accumulate,
-  )
+  model, rule, layout, step = program.assemble(config, vocabulary, mesh)
+  current = state.fresh(model, rule, mesh, layout, 0)
   made = rows.Rows(source, config.data, config.mask, config.objective, 0)
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):
     batch = sharding.put_batch(batch, mesh, config.data.batch_size)
     current, sums, norm = step(current, batch)
     out.append((sums, float(norm)))
-  return out, jax.device_get(current.params), shardings
+  return out, jax.device_get(current.params), state.shardings_of(layout)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +166,9 @@ def run_steps(source, config, devices, steps):
     ('adamw', 'chunked', {'fsdp': 2, 'sequence': 2, 'tensor': 2}),
     ('muon', 'dense', {'data': 2, 'fsdp': 2, 'tensor': 2}),
     ('adamw', 'dense', {'fsdp': 2, 'sequence': 4}),
+    ('adamw', 'chunked', {'fsdp': 8}),
+    ('adamw', 'dense', {'slices': 2, 'fsdp': 2, 'tensor': 2}),
+    ('adamw', 'chunked', {'slices': 2, 'data': 2, 'sequence': 2}),
   ],
 )
 def test_eight_devices_agree_with_one(source, name, attention, mesh):

@@ -26,7 +26,8 @@ DTYPES = {
 
 # What an export of ours carries for the way back: a folder of a run, without checkpoints.
 OWN = 'ttt'
-ROWS = 128  # the embedding's rows are padded to a multiple of it, so that meshes can cut them
+# The embedding's rows are padded to a multiple of it, so that any mesh can cut them.
+ROWS = 2048
 
 _START = 'audio_token_id_start'  # where the authors' config.json says it
 

@@ -13,8 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ttt_jax import config as config_lib
+from ttt_jax import sharding
 from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import rotary
+from ttt_jax.ops import axes as axes_lib
+from ttt_jax.ops import embedding
+from ttt_jax.ops import product as product_lib
 from ttt_jax.ops.attention import sharded
 
 _SAVED = ('attention_out', 'attention_lse')  # as ops/attention names them
@@ -62,14 +66,15 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x, positions, kv_start, kv_end, cache):
     c = self.config
+    product = functools.partial(product_lib.product, reduce_dtype=c.reduce_dtype)
 
     def project(name: str, heads: int, axis: str) -> jax.Array:
       shape = (c.width, heads, c.head_width)
       weight = _weight(self, name, shape, ('embed', axis, 'head'), c.width)
-      out = jnp.einsum('BLD,DNH->BLNH', x, weight.astype(x.dtype))
+      out = product('BLD,DNH->BLNH', x, weight)
       if c.qkv_bias:
-        bias = _bias(self, name + '_bias', shape[1:], (axis, 'head'))
-        out += bias.astype(x.dtype)
+        # Added in float32, as its gradient then is.
+        out = (out + _bias(self, name + '_bias', shape[1:], (axis, 'head'))).astype(x.dtype)
       return out
 
     q, k = project('q', c.heads, 'heads'), project('k', c.kv_heads, 'kv_heads')
@@ -91,7 +96,7 @@ class Attention(nn.Module):
     weight = _weight(
       self, 'out', shape, ('heads', 'head', 'embed'), c.heads * c.head_width, gain
     )
-    return jnp.einsum('BLNH,NHD->BLD', out, weight.astype(x.dtype)), cache
+    return product('BLNH,NHD->BLD', out, weight), cache
 
 
 class FeedForward(nn.Module):
@@ -102,14 +107,15 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     c = self.config
+    product = functools.partial(product_lib.product, reduce_dtype=c.reduce_dtype)
     up_shape, up_axes = (c.width, c.mlp_width), ('embed', 'mlp')
-    gate = _weight(self, 'gate', up_shape, up_axes, c.width).astype(x.dtype)
-    up = _weight(self, 'up', up_shape, up_axes, c.width).astype(x.dtype)
+    gate = _weight(self, 'gate', up_shape, up_axes, c.width)
+    up = _weight(self, 'up', up_shape, up_axes, c.width)
     gain = (2 * c.layers) ** -0.5
     down = _weight(self, 'down', up_shape[::-1], up_axes[::-1], c.mlp_width, gain)
-    hidden = nn.silu(jnp.einsum('BLD,DF->BLF', x, gate)) * jnp.einsum('BLD,DF->BLF', x, up)
+    hidden = nn.silu(product('BLD,DF->BLF', x, gate)) * product('BLD,DF->BLF', x, up)
     hidden = nn.with_logical_constraint(hidden, ('batch', 'length', 'mlp'))
-    return jnp.einsum('BLF,FD->BLD', hidden, down.astype(x.dtype))
+    return product('BLF,FD->BLD', hidden, down)
 
 
 class Block(nn.Module):
@@ -142,7 +148,7 @@ class Transformer(nn.Module):
 
   def setup(self):
     c = self.config
-    rows, axes = c.padded(self.vocabulary_size), ('vocabulary', 'embed')
+    rows, axes = c.padded(self.vocabulary_size), ('vocabulary', None)
     self.embedding = _weight(self, 'embedding', (rows, c.width), axes, c.width)
     if not c.tied:
       self.head = _weight(self, 'head', (rows, c.width), axes, c.width)
@@ -171,7 +177,7 @@ class Transformer(nn.Module):
     Returns:
       [B, L, D] of `config.dtype`.
     """
-    x = self.embedding.astype(self.config.dtype)[inputs]
+    x = self._embed(inputs)
     (x, _), _ = self.layers((x, None), positions, kv_start, kv_end)
     return self.norm(x)
 
@@ -188,10 +194,16 @@ class Transformer(nn.Module):
     Returns:
       [B, W, D] of `config.dtype`, and the cache with these tokens in it.
     """
-    x = self.embedding.astype(self.config.dtype)[inputs]
+    x = self._embed(inputs)
     start = cache._replace(layer=jnp.zeros_like(cache.layer))
     (x, cache), _ = self.layers((x, start), positions, jnp.zeros_like(kv_end), kv_end)
     return self.norm(x), cache
+
+  def _embed(self, inputs) -> jax.Array:
+    c = self.config
+    # As for attention: no mesh divides the one row that parameters are made with.
+    axes = axes_lib.Axes() if self.is_initializing() else sharding.axes_of_table()
+    return embedding.lookup(self.embedding, inputs, c.dtype, c.reduce_dtype, axes)
 
   def output_layer(self) -> jax.Array:
     """What hidden states are multiplied with, float32 [V, D]; V covers padding rows too."""

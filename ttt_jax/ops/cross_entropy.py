@@ -13,31 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
+
+from ttt_jax.ops import axes as axes_lib
 
 F32 = jnp.float32
-
-
-class Axes(NamedTuple):
-  """Mesh axes along which arrays are cut; () is whole, and all are without a mesh.
-
-  Attributes:
-    batch: of the rows of a batch.
-    length: of the positions of a row.
-    vocabulary: of the rows of the head.
-    embed: of the columns of the head, its model width; each must be one of the axes of
-      `batch` or `length`.
-  """
-
-  batch: tuple[str, ...] = ()
-  length: tuple[str, ...] = ()
-  vocabulary: tuple[str, ...] = ()
-  embed: tuple[str, ...] = ()
-
-  @property
-  def tokens(self) -> tuple[str, ...]:
-    """Axes along which positions are cut."""
-    return self.batch + self.length
 
 
 class Options(NamedTuple):
@@ -51,13 +30,15 @@ class Options(NamedTuple):
     z_loss: weight of log(Z)^2, Z the sum under the softmax (arXiv 2204.02311, section 5).
     chunk: positions, on each device, whose logits exist at a time.
     axes: how the arrays lie on the mesh that `jax.set_mesh` has set.
+    reduce_dtype: in which devices add up the head's gradient.
   """
 
   bounds: tuple[int, ...]
   excluded: int | None = None
   z_loss: float = 0.0
   chunk: int = 512
-  axes: Axes = Axes()
+  axes: axes_lib.Axes = axes_lib.Axes()
+  reduce_dtype: str = 'float32'
 
 
 class Scores(NamedTuple):
@@ -84,7 +65,7 @@ def cross_entropy(
   """Weighted sum of the cross-entropies of `hidden @ head.T`.
 
   Products are taken in the dtype of `hidden`; logits, sums and the head's gradient are
-  float32, across chunks and devices too. Where the head is cut along its width it is
+  float32, across chunks too. Where the head is stored in parts it is
   gathered once; where it is cut along the vocabulary so are the logits, and each chunk adds
   up no more than three numbers a position.
 
@@ -99,7 +80,7 @@ def cross_entropy(
     float32 [], sum(weights * (cross-entropy + z_loss * log(Z)^2)), and the scores.
 
   Raises:
-    ValueError: the head is cut along axes that the positions are not cut along.
+    ValueError: the head is stored along axes that do not cut the positions.
   """
   return _score(hidden, head, targets, weights, options, gradient=False)[0]
 
@@ -119,14 +100,10 @@ cross_entropy.defvjp(_forward, _backward)
 def _score(hidden, head, targets, weights, options, gradient):
   """Objective and scores; and the gradients by hidden and head, or () without `gradient`."""
   axes = options.axes
-  if not set(axes.embed) <= set(axes.tokens):
-    raise ValueError(f'the head is cut along {axes.embed}, positions along {axes.tokens}')
+  axes.check()
   walk = functools.partial(_walk, options=options, gradient=gradient)
   if any(axes):
-    tokens, rows = (
-      PartitionSpec(axes.batch, axes.length),
-      PartitionSpec(axes.vocabulary, axes.embed),
-    )
+    tokens, rows = axes.of_tokens, axes.of_table
     out = (tokens, (tokens, rows) if gradient else ())
     walk = jax.shard_map(walk, in_specs=(tokens, rows, tokens, tokens), out_specs=out)
   (loss, log_sum, correct), gradients = walk(hidden, head, targets, weights)
@@ -138,13 +115,11 @@ def _walk(hidden, head, targets, weights, options, gradient):
   """One device's part: loss, log(Z) and correctness [B, L], and the gradients."""
   axes, shape = options.axes, targets.shape
   x, targets, weights = (a.reshape(-1, *a.shape[2:]) for a in (hidden, targets, weights))
-  rows = head.astype(x.dtype)
-  if axes.embed:
-    rows = lax.all_gather(rows, axes.embed, axis=1, tiled=True)
+  rows = axes_lib.gather(head.astype(x.dtype), axes)
   wanted = weights != 0
   found = jnp.where(wanted, jnp.array([[jnp.nan], [0], [0]], F32), 0)
   d_x = jnp.zeros_like(x)
-  d_head = _varying(jnp.zeros(rows.shape, F32), axes.tokens + axes.vocabulary)
+  d_head = axes_lib.varying(jnp.zeros(rows.shape, F32), axes.tokens + axes.vocabulary)
   for interval in zip(options.bounds, options.bounds[1:]):
     member = wanted & (targets >= interval[0]) & (targets < interval[1])
     tokens = x, targets, weights
@@ -161,10 +136,7 @@ def _walk(hidden, head, targets, weights, options, gradient):
     return scores, ()
   if axes.vocabulary:
     d_x = lax.psum(d_x, axes.vocabulary)
-  if axes.embed:
-    d_head = lax.psum_scatter(d_head, axes.embed, scatter_dimension=1, tiled=True)
-  if rest := tuple(axis for axis in axes.tokens if axis not in axes.embed):
-    d_head = lax.psum(d_head, rest)
+  d_head = axes_lib.reduce(d_head, axes, options.reduce_dtype)
   return scores, (d_x.reshape(hidden.shape), d_head.astype(head.dtype))
 
 
@@ -225,9 +197,9 @@ def _chunks(tokens, member, rows, d_head, interval, options, gradient):
       )
     return found, d_x, d_head
 
-  found = _varying(jnp.zeros((3, len(places)), F32), axes.tokens)
+  found = axes_lib.varying(jnp.zeros((3, len(places)), F32), axes.tokens)
   d_x = jnp.zeros((len(places), rows.shape[1]), rows.dtype)
-  d_x = _varying(d_x, axes.tokens + axes.vocabulary)
+  d_x = axes_lib.varying(d_x, axes.tokens + axes.vocabulary)
   return lax.fori_loop(0, (members + size - 1) // size, body, (found, d_x, d_head))
 
 
@@ -251,8 +223,3 @@ def _softmax(logits, target, axes):
   total, right = sums
   log_sum = top + jnp.log(total)
   return log_sum - right, log_sum, (top == right).astype(F32)
-
-
-def _varying(x, axes):
-  """Tells shard_map that `x` will differ from device to device along `axes`."""
-  return lax.pcast(x, axes, to='varying') if axes else x

@@ -12,9 +12,8 @@ from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
 from ttt_jax import checkpoint, sharding
 from ttt_jax import config as config_lib
-from ttt_jax.model import transformer
 from ttt_jax.training import metrics, optimizer, state
-from ttt_jax.training import step as step_lib
+from ttt_jax.training import program as program_lib
 
 
 def train(
@@ -40,46 +39,31 @@ def train(
 
   Raises:
     CheckpointError: `workdir` holds another kind of run, or cannot be written.
-    ConfigError: the mesh does not fit the devices.
+    ConfigError: the mesh does not fit the devices, the model or the batch.
   """
   about = checkpoint.describe(config, assets.vocabulary.fingerprint)
   checkpoint.refuse_another(workdir, about)
   mesh = sharding.make_mesh(config.mesh)
-  sharding.check_model(config.model, mesh)
-  data = config.data
-  sharding.check_batch(mesh, data.batch_size, data.row_length, config.train.accumulate)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
-  model = transformer.Transformer(config.model, assets.vocabulary.size)
-  freeze = config.train.freeze
-  transformation = optimizer.make(config.optimizer, config.train.steps, freeze)
-  layout = state.layout(model, transformation, mesh)
-  shardings = state.shardings_of(layout)
-  step = step_lib.make(
-    model,
-    assets.vocabulary,
-    config.objective,
-    transformation,
-    mesh,
-    shardings,
-    freeze,
-    config.train.accumulate,
-  )
+  program = program_lib.assemble(config, assets.vocabulary, mesh)
+  layout = program.layout
   logging.info('%.3g M parameters on %s', state.count(layout.params) / 1e6, mesh)
   with checkpoint.manager(workdir, config.train.keep) as checkpoints:
     if checkpoints.latest_step() is not None:
       done, *trees = checkpoint.restore(checkpoints, layout.params, layout.optimizer)
-      current = state.State(jax.device_put(jax.numpy.int32(done), shardings.step), *trees)
+      current = state.State(jax.device_put(jax.numpy.int32(done), layout.step.sharding), *trees)
       logging.info('going on from step %d', done)
     elif config.init.checkpoint:
       params = _initial(config, assets, layout.params)
-      current = state.around(params, transformation, mesh, layout)
+      current = state.around(params, program.optimizer, mesh, layout)
       logging.info('starting from %s', config.init.checkpoint)
     else:
-      current = state.fresh(model, transformation, mesh, layout, config.seed)
+      current = state.fresh(program.model, program.optimizer, mesh, layout, config.seed)
     checkpoint.claim(workdir, about, assets)
     stream = batches(int(current.step), *parts)
     return _run(
-      config, step, current, stream, mesh, checkpoints, workdir, about, assets.vocabulary.size
+      *(config, program.step, current, stream, mesh, checkpoints, workdir, about),
+      assets.vocabulary.size,
     )
 
 
