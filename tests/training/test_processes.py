@@ -6,9 +6,13 @@ import pytest
 
 SCRIPT = """
 import sys, jax
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, config, sharding
 port, number, *folders = sys.argv[1:]
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
+sizes = config.Mesh(slices=2, data=-1, fsdp=2, sequence=1, tensor=1)
+first, second = sharding.make_mesh(sizes).devices
+print({device.process_index for device in first.flat})
+print({device.process_index for device in second.flat})
 for folder in folders:
   try:
     checkpoint.refuse_unshared(folder, patience=0.2)
@@ -38,13 +42,13 @@ def both():
     process.wait()
 
 
-def test_a_folder_that_is_not_shared_is_refused_by_all(both, tmp_path):
+def test_processes_are_slices_and_refuse_a_folder_that_is_not_shared(both, tmp_path):
   (tmp_path / 'file').touch()
   first = (tmp_path / 'a' / 'run', tmp_path / 'mine', tmp_path / 'file' / 'run')
   second = (first[0], tmp_path / 'yours', first[2])
   said = both(first, second)
-  for (shared, private, unwritable), folders in zip(said, (first, second)):
-    assert shared == 'shared'
+  for (*slices, shared, private, unwritable), folders in zip(said, (first, second)):
+    assert slices == ['{0}', '{1}'] and shared == 'shared'
     assert f'{folders[1]} is not one folder' in private and 'processes [1] do not' in private
     assert 'processes [0, 1] do not see' in unwritable
   assert not list(tmp_path.glob('**/.shared-*'))
