@@ -16,6 +16,8 @@ import pytest
 
 from ttt_jax import checkpoint
 
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='workers have /proc and flock')
+
 STEPS, EVERY = 30, 5
 
 # What its metadata tell a TPU VM, a worker is told here. Its code is what was copied to it,
@@ -106,23 +108,23 @@ def test_a_run_goes_on_when_a_worker_has_died(pod, alone, toy_data, tmp_path):
   pod('setup')
   pod(*train)
 
-  wait_for((run / checkpoint.DIRECTORY / str(EVERY)).exists, 60, pod)
+  wait_for((run / checkpoint.DIRECTORY / str(EVERY)).exists, 120, pod)
   os.kill(int(pod.worker(1, 'train.pid').read_text()), signal.SIGKILL)
-  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 60, pod)
+  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
   said = pod('status')
   assert '[worker-0] failed' in said and '[worker-1] failed: exit code 137' in said
   saved, reached = checkpoint.latest(run), max(metrics(run))
   assert EVERY <= saved <= reached < STEPS
 
   pod(*train)
-  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 60, pod)
+  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
   said = pod('status')
   assert '[worker-0] finished' in said and '[worker-1] finished' in said
   for number in range(2):
     assert f'going on from step {saved}\n' in pod.worker(number, 'train.log').read_text()
 
   other, process = alone
-  assert process.wait(60) == 0
+  assert process.wait(120) == 0
   together, single = metrics(run), metrics(other)
   assert sorted(together) == sorted(single) == list(range(1, STEPS + 1))
   for step, figures in together.items():

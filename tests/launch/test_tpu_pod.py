@@ -3,10 +3,13 @@
 import json
 import re
 import shlex
+import sys
 import time
 
 import pod as pod_lib
 import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='workers have /proc and flock')
 
 ECHO = 'echo "$WORKER: $PWD $COLOUR $*"'
 WAIT = 'echo "begun $*"; trap "echo ended; exit 143" TERM; sleep 60 & wait'
@@ -95,6 +98,35 @@ def test_all_may_be_said_twice(make_pod):
   pod('delete')
   assert 'not there' in pod('delete')
   assert pod.calls.count('delete') == 1
+
+
+OLD_PYTHON = """
+case "$1 $2" in
+  -c*) exit 1 ;;
+  '-m uv') [ "$4" != find ] || echo "$HOME/bin/newer" ;;
+esac"""
+NEW_PYTHON = """
+[ "$1 $2" = '-m venv' ] || exit 0
+echo '#!/bin/bash
+echo "$PWD $*" >> ~/installed' > "$3/bin/python"
+chmod +x "$3/bin/python"
+"""
+
+
+def test_every_commit_is_installed_with_a_python_that_is_new_enough(make_pod):
+  pod = make_pod()
+  (pod.folder / 'template/venv/.installed-tpu').unlink()
+  pod.write('template/bin/python3', OLD_PYTHON)
+  pod.write('template/bin/newer', NEW_PYTHON)
+  pod('create')
+  for times in (1, 2):
+    pod('setup')
+    pod('setup')
+    calls = pod.worker(1, '../installed').read_text().splitlines()
+    assert len(calls) == times
+    assert calls[-1].startswith(f'{pod.worker(1, "source")} -m pip install ')
+    assert calls[-1].endswith('.[tpu]')
+    pod.commit()
 
 
 def log_of(pod, number):
@@ -234,13 +266,15 @@ def test_what_was_preempted_is_made_again_and_goes_on(make_pod):
   while pod.calls.count('delete') == 0 and time.monotonic() < end:
     time.sleep(0.02)
   (pod.folder / 'again').touch()
+  begun = pod.git('rev-parse', 'HEAD')
+  pod.commit()
   said, _ = process.communicate(timeout=30)
   assert process.returncode == 0, said
   assert 'starting again; retries left: 0' in said and '[worker-1] finished' in said
   assert sorted((pod.folder / 'starts').read_text().split()) == ['0', '0', '1', '1']
-  assert [call for call in pod.calls if call in ('create', 'delete')] == [
-    *('create', 'delete', 'create')
-  ]
+  asked = [call for call in pod.calls if call in ('create', 'delete')]
+  assert asked == ['create', 'delete', 'create']
+  assert pod.worker(1, 'commit').read_text().strip() == begun
 
 
 def test_retries_have_an_end(make_pod):
