@@ -146,6 +146,7 @@ def test_failures_are_told_apart(make_pod):
   pod = make_pod('[ $WORKER = 0 ] || kill -9 $PPID; exit 3')
   pod('create')
   pod('setup')
+  pod('stop')  # what was stopped before does not matter
   pod('train', '--', '--x')
   status = until('[worker-0] failed: exit code 3', pod, 'status')
   assert '[worker-1] died' in status
