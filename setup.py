@@ -70,6 +70,7 @@ setuptools.setup(
       'ttt-generate=ttt_jax.cli.generate:run',
       'ttt-convert=ttt_jax.cli.convert:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
+      'ttt-plan=ttt_jax.cli.plan:run',
     ]
   },
 )

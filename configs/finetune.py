@@ -7,22 +7,18 @@ recipe (arXiv 2509.20072) per row of 2,048 tokens; their batch is 64 rows a GPU.
 import json
 import pathlib
 
-from configs import base
+from configs import recipe
 
 
 def get_config(checkpoint: str = ''):
   """Settings for going on from the model in the folder `checkpoint`."""
   if not checkpoint:
     raise ValueError('name the folder of the model: --config=configs/finetune.py:FOLDER')
-  c = base.get_config()
+  c = recipe.authors()
   c.init.checkpoint = checkpoint
   described = json.loads(pathlib.Path(checkpoint, 'config.json').read_text(encoding='utf-8'))
   c.model.update(described['config']['model'])
   c.mask.update(described['config']['mask'])
   c.sampling.update(described['config']['sampling'])
   c.data.row_length = 2048
-  c.optimizer.learning_rate = 2e-5
-  c.optimizer.final_fraction = 0.0
-  c.optimizer.weight_decay = 0.01
-  c.optimizer.beta2 = 0.95
   return c

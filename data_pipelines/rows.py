@@ -145,7 +145,7 @@ def pack(
   vocabulary: vocabulary_lib.Vocabulary,
 ) -> batch_lib.Batch:
   """One row from pairs of a document and its corrupted form, which fit into it."""
-  row = empty(row_length)
+  row = batch_lib.empty(row_length)
   start = 0
   for document, corrupted in documents:
     end = start + len(document.tokens)
@@ -160,12 +160,3 @@ def pack(
     row.normalizer[...] += 1 if objective.normalization == 'document' else corrupted.count
     start = end
   return row
-
-
-def empty(row_length: int) -> batch_lib.Batch:
-  """A row of padding."""
-  ints, floats = np.int32, np.float32
-  kinds = (ints, ints, ints, ints, ints, floats, floats)
-  return batch_lib.Batch(
-    *(np.zeros(row_length, kind) for kind in kinds), normalizer=np.zeros((), floats)
-  )

@@ -33,6 +33,13 @@ class Batch(NamedTuple):
   normalizer: np.ndarray
 
 
+def empty(row_length: int) -> Batch:
+  """A row of padding, without the axis of rows."""
+  ints, floats = np.int32, np.float32
+  kinds = (ints, ints, ints, ints, ints, floats, floats)
+  return Batch(*(np.zeros(row_length, kind) for kind in kinds), normalizer=np.zeros((), floats))
+
+
 def check(batch: Batch, vocabulary_size: int) -> None:
   """Raises ValueError if the arrays contradict each other; numpy arrays only."""
   shape = batch.inputs.shape

@@ -122,7 +122,7 @@ def heard_item(key='k', task='speak', reference='one two', **more) -> judge.Hear
 
 def packed() -> batch_lib.Batch:
   """Two documents: text and a masked response; a prompt span and text; then padding."""
-  row = rows.empty(16)
+  row = batch_lib.empty(16)
   row.inputs[:13] = [1, 5, 4, 17, 7, 17, 2, 1, 3, 8, 14, 5, 2]
   for start, end, spans in ((0, 7, [[3, 6]]), (7, 13, [[2, 4]])):
     row.kv_start[start:end] = start

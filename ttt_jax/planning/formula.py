@@ -1,0 +1,70 @@
+"""The operations that a model needs, by a formula, whatever a program makes of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ttt_jax import batch as batch_lib
+from ttt_jax import config as config_lib
+
+TEXT = """\
+operations of a token = 6 * weights in the layers' products
+                      + 6 * width * ids in use * share of positions that are targets
+                      + 12 * layers * heads * head_width * keys that a position sees"""
+
+
+class Rows(NamedTuple):
+  """What rows are like, on average: all else about them costs the same.
+
+  Attributes:
+    visible: keys that a position sees.
+    targets: share of positions that are targets.
+    fill: share of positions that are no padding.
+  """
+
+  visible: float
+  targets: float
+  fill: float
+
+
+def typical(document: float, targets: float) -> Rows:
+  """Rows full of documents of so many tokens, each of which sees half of its own."""
+  return Rows(document / 2, targets, 1.0)
+
+
+def measured(batch: batch_lib.Batch) -> Rows:
+  """Of rows as they are."""
+  visible = batch.kv_end - batch.kv_start
+  return Rows(
+    float(visible.mean()), float((batch.weights > 0).mean()), float((visible > 0).mean())
+  )
+
+
+def weights(model: config_lib.Model) -> int:
+  """Weights of the layers' products; not the embedding, nor norms, nor biases."""
+  attention = 2 * model.width * (model.heads + model.kv_heads) * model.head_width
+  return model.layers * (attention + 3 * model.width * model.mlp_width)
+
+
+def training(model: config_lib.Model, vocabulary_size: int, rows: Rows) -> float:
+  """Operations of a position in training: `TEXT`.
+
+  Two for each multiplication and addition; a product's backward pass is two products. What is
+  computed anew, to save memory, does not count.
+  """
+  head = model.width * vocabulary_size * rows.targets
+  return 6.0 * (weights(model) + head) + attention(model, rows, 12)
+
+
+def attention(model: config_lib.Model, rows: Rows, operations: int) -> float:
+  """Of a position, where each pair of a query and a key costs `operations` a head's width.
+
+  The products of queries and keys and of probabilities and values are 2 each, and their
+  backward passes twice that.
+  """
+  return float(operations * model.layers * model.heads * model.head_width * rows.visible)
+
+
+def mean(rows: list[Rows]) -> Rows:
+  """Of several batches."""
+  return Rows(*np.mean(rows, 0).tolist())

@@ -1,0 +1,224 @@
+"""A plan: the real training step, compiled for TPUs that need not exist, and what it takes."""
+
+import dataclasses
+import math
+import re
+import time
+
+import jax
+
+from ttt_jax import config as config_lib
+from ttt_jax import sharding
+from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.planning import chips, formula, hlo, work
+from ttt_jax.training import program, state
+
+# Operations of a pair of a query and a key, a head's width, by kernel: the backward kernels
+# compute the scores anew.
+_KERNELS = {'interval_forward': 4, 'interval_d_q': 6, 'interval_d_kv': 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a step takes. Bytes, operations and seconds are those of one device.
+
+  Attributes:
+    topology: such as 'v5e:16x16'.
+    devices: how many.
+    mesh: sizes of its axes.
+    batch: rows of a global batch, positions of a row, and parts it is worked off in.
+    remat: what the backward pass computes anew.
+    rows: what rows are like.
+    parameters: of the model.
+    state: bytes of parameters, moments and a batch.
+    temporaries: bytes of all else, at the worst moment.
+    memory: bytes that there are.
+    needed: operations of a step by the formula, whatever is computed anew.
+    compiled: operations of the compiled step, its kernels included.
+    traffic: what is sent, by collective and axis.
+    compile_seconds: how long compiling took.
+  """
+
+  topology: str
+  devices: int
+  mesh: dict[str, int]
+  batch: tuple[int, int, int]
+  remat: str
+  rows: formula.Rows
+  parameters: int
+  state: int
+  temporaries: int
+  memory: float
+  needed: float
+  compiled: float
+  traffic: tuple[work.Traffic, ...]
+  compile_seconds: float
+
+  @property
+  def chip(self) -> chips.Chip:
+    """What the devices are, or are parts of."""
+    return chips.parse(self.topology)[0]
+
+  @property
+  def fits(self) -> bool:
+    """Whether there is memory enough."""
+    return self.used <= self.memory
+
+  @property
+  def used(self) -> int:
+    """Bytes at the worst moment."""
+    return self.state + self.temporaries
+
+  @property
+  def positions(self) -> float:
+    """Positions of a step that one device works on."""
+    return self.batch[0] * self.batch[1] / self.devices
+
+  @property
+  def bounds(self) -> dict[str, float]:
+    """Seconds that a step takes at least, by what there is to do: the roofline.
+
+    Products at the chip's peak; each byte of the state read and written once; what is sent
+    over links and between slices at their full speed. Each is a lower bound, and so is the
+    greatest of them, which supposes that all are done at the same time.
+    """
+    chip = self.chip
+    apart = [t.sent for t in self.traffic if 'slices' in t.axes]
+    near = [t.sent for t in self.traffic if 'slices' not in t.axes]
+    return {
+      'compute': self.compiled / (chip.flops / chip.cores),
+      'memory': 2 * self.state / (chip.bandwidth / chip.cores),
+      'links': sum(near) / (chip.links / chip.cores),
+      'network': sum(apart) / (chip.network / chip.cores),
+    }
+
+  @property
+  def seconds(self) -> float:
+    """What a step takes at least."""
+    return max(self.bounds.values())
+
+  @property
+  def mfu(self) -> float:
+    """The highest share of the chip's peak that the operations needed can reach."""
+    return self.needed / (self.chip.flops / self.chip.cores) / self.seconds
+
+  @property
+  def tokens_per_second(self) -> float:
+    """Of all devices together, at most; padding does not count."""
+    return self.batch[0] * self.batch[1] * self.rows.fill / self.seconds
+
+  def to_dict(self) -> dict:
+    """All of it, derived figures too, for JSON."""
+    out = dataclasses.asdict(self)
+    out['rows'] = self.rows._asdict()
+    out['traffic'] = [t._asdict() for t in self.traffic]
+    for name in ('fits', 'used', 'bounds', 'mfu', 'tokens_per_second'):
+      out[name] = getattr(self, name)
+    return out
+
+
+def from_dict(values: dict) -> Plan:
+  """A plan from what `Plan.to_dict` gave, after a journey through JSON."""
+  kept = {field.name: values[field.name] for field in dataclasses.fields(Plan)}
+  kept['rows'] = formula.Rows(**kept['rows'])
+  kept['batch'] = tuple(kept['batch'])
+  traffic = ({**t, 'axes': tuple(t['axes'])} for t in kept['traffic'])
+  kept['traffic'] = tuple(work.Traffic(**t) for t in traffic)
+  return Plan(**kept)
+
+
+class _Assumed:
+  """Stands for a tokenizer of which nothing but the size is known."""
+
+  fingerprint = ''
+
+  def __init__(self, size: int):
+    self.size = size
+
+  def special(self, name: str) -> int:
+    """The last ids, as those of added tokens are."""
+    return self.size - 1 - vocabulary_lib.TEXT_SPECIALS.index(name)
+
+
+def assumed(text: int, codes: int) -> vocabulary_lib.Vocabulary:
+  """A vocabulary of `text` text tokens, and a codec of `codes` codes."""
+  return vocabulary_lib.Vocabulary.extend(_Assumed(text), codes)
+
+
+def make(
+  config: config_lib.Config,
+  vocabulary: vocabulary_lib.Vocabulary,
+  topology: str,
+  rows: formula.Rows,
+) -> Plan:
+  """Compiles the step that `config` describes for a topology; nothing is allocated.
+
+  Where it does not fit, the compiler tells the memory that it would need, and nothing else:
+  then there is no traffic, and `compiled` is 0.
+
+  Raises:
+    ConfigError: the mesh does not fit the topology, the model or the batch.
+    TopologyError: there is no such topology.
+  """
+  chip, _ = chips.parse(topology)
+  mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+  parts = program.assemble(config, vocabulary, mesh)
+  data, model = config.data, config.model
+  arrays = sharding.abstract_batch(mesh, data.batch_size, data.row_length)
+  here = data.batch_size * data.row_length / mesh.size
+  plan = Plan(
+    topology=topology,
+    devices=mesh.size,
+    mesh=dict(mesh.shape),
+    batch=(data.batch_size, data.row_length, config.train.accumulate),
+    remat=model.remat,
+    rows=rows,
+    parameters=state.count(parts.layout.params),
+    state=sum(_held(leaf) for leaf in jax.tree.leaves(parts.layout)),
+    temporaries=0,
+    memory=chip.memory / chip.cores,
+    needed=here * formula.training(model, vocabulary.size, rows),
+    compiled=0.0,
+    traffic=(),
+    compile_seconds=0.0,
+  )
+  started = time.monotonic()
+  try:
+    compiled = parts.step.lower(parts.layout, arrays).compile()
+  except jax.errors.JaxRuntimeError as error:
+    return dataclasses.replace(plan, temporaries=_wanted(error, plan))
+  seconds = time.monotonic() - started
+  taken = compiled.memory_analysis()
+  text = hlo.Program(compiled.as_text())
+  # The loss goes round its loop as often as a device's targets need; so often in each part.
+  targets = here * mesh.shape['tensor'] * rows.targets / config.train.accumulate
+  rounds = math.ceil(targets / model.loss_chunk)
+  operations = work.flops(text, rounds)
+  for name, runs in work.kernels(text, rounds).items():
+    cost = formula.attention(model, rows, _KERNELS.get(name, 0)) / model.layers
+    operations += runs * cost * here / config.train.accumulate
+  return dataclasses.replace(
+    plan,
+    state=taken.argument_size_in_bytes,  # with the batch, and padded as the device does
+    temporaries=taken.temp_size_in_bytes,
+    compiled=operations,
+    traffic=tuple(work.traffic(text, dict(mesh.shape), rounds)),
+    compile_seconds=seconds,
+  )
+
+
+def _held(leaf: jax.ShapeDtypeStruct) -> int:
+  """Bytes of an array on one device."""
+  return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _wanted(error: Exception, plan: Plan) -> int:
+  """The temporaries that a compiler which ran out of memory says it would need."""
+  found = re.search(r'required for \w+ temporaries \(([\d.]+)([MG])\)', str(error))
+  used = re.search(r'Used ([\d.]+)([MG]) of', str(error))
+  unit = {'M': 2**20, 'G': 2**30}
+  if used:
+    return int(float(used[1]) * unit[used[2]]) - plan.state
+  if found:
+    return int(float(found[1]) * unit[found[2]])
+  raise error

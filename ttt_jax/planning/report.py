@@ -1,0 +1,151 @@
+"""Plans for people: one in full, many as a table and a picture, and what to change."""
+
+from collections.abc import Sequence
+
+from ttt_jax.evaluation import markup
+from ttt_jax.evaluation.markup import element
+from ttt_jax.planning import formula
+from ttt_jax.planning.plan import Plan
+
+GIB = 2**30
+
+
+def text(plan: Plan) -> str:
+  """A plan in full."""
+  rows, length, parts = plan.batch
+  per_position = plan.needed / plan.positions
+  state, temporaries = plan.state / GIB, plan.temporaries / GIB
+  share = plan.used / plan.memory
+  lines = [
+    f'{plan.topology}: {plan.devices} devices, {mesh(plan)}; a batch of {rows} rows of '
+    f'{length:,} in {parts} part{"s" * (parts > 1)}; remat {plan.remat!r}',
+    f'supposed     a position sees {plan.rows.visible:,.0f} keys, {plan.rows.targets:.0%} of '
+    f'positions are targets, {plan.rows.fill:.1%} are filled',
+    f'parameters   {plan.parameters / 1e9:.3g} G',
+    f'memory       {plan.used / GIB:.2f} GiB of {plan.memory / GIB:.2f} a device '
+    f'({share:.0%}): state {state:.2f}, temporaries {temporaries:.2f}: '
+    f'{"fits" if plan.fits else "DOES NOT FIT"}',
+    f'operations   {per_position / 1e9:.4g} G a position by the formula',
+  ]
+  if plan.compiled:
+    lines[-1] += f'; compiled are {plan.compiled / plan.needed:.3f} times as many'
+    lines += _sent(plan)
+    lines += [
+      f'at least     {_seconds(plan.seconds)} a step, bound by {_binding(plan)}: '
+      + ', '.join(f'{name} {_seconds(value)}' for name, value in plan.bounds.items()),
+      f'at most      MFU {plan.mfu:.0%}, {plan.tokens_per_second:,.0f} tokens a second',
+    ]
+  if not plan.fits:
+    lines += ['to change'] + [f'  {advice}' for advice in mend(plan)]
+  lines += ['', formula.TEXT, "MFU = operations / (seconds * the chip's peak in bfloat16)"]
+  return '\n'.join(lines)
+
+
+def mesh(plan: Plan) -> str:
+  """The axes that cut something."""
+  cut = [f'{axis}={size}' for axis, size in plan.mesh.items() if size > 1]
+  return 'mesh ' + (' '.join(cut) or 'of one')
+
+
+def _sent(plan: Plan) -> list[str]:
+  whole = sum(t.sent for t in plan.traffic)
+  lines = [f'sent         {whole / 1e9:.3g} GB a device and step']
+  for item in sorted(plan.traffic, key=lambda t: -t.sent):
+    if item.sent > whole / 1000:
+      axes = '+'.join(item.axes)
+      lines.append(f'  {item.kind:<20} {axes:<14} {item.dtype:<5} {item.sent / 1e9:9.3g} GB')
+  return lines
+
+
+def _binding(plan: Plan) -> str:
+  return max(plan.bounds, key=plan.bounds.get)
+
+
+def _seconds(value: float) -> str:
+  return f'{value:.3g} s' if value >= 1 else f'{1e3 * value:.3g} ms'
+
+
+def mend(plan: Plan) -> list[str]:
+  """What may make a plan fit, the cheapest first."""
+  rows, length, parts = plan.batch
+  ways = plan.devices // (plan.mesh['sequence'] * plan.mesh['tensor'])
+  here = rows // ways
+  out = []
+  if here > parts:
+    out.append(f'--config.train.accumulate={here}: one row a device at a time')
+  if plan.remat != 'full':
+    out.append('--config.model.remat=full: keep nothing of a layer but its input')
+  if plan.mesh['data'] > 1:
+    out.append(f'--config.mesh.data=1 --config.mesh.fsdp={ways}: cut the state further')
+  sequence = 2 * plan.mesh['sequence']
+  out.append(f'--config.mesh.sequence={sequence}: {length // sequence:,} positions a device')
+  if plan.state > plan.memory / 2:
+    out.append('more devices: the state alone is more than half of the memory')
+  return out
+
+
+def table(plans: Sequence[Plan]) -> str:
+  """Plans in Markdown, in the order given."""
+  lines = [
+    '| topology | mesh | batch | remat | GiB | fits | operations | sent GB | bound by | MFU |'
+    ' tokens/s |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+  ]
+  for plan in plans:
+    rows, length, parts = plan.batch
+    cells = [plan.topology, mesh(plan).removeprefix('mesh '), f'{rows} × {length:,} / {parts}']
+    cells += [plan.remat, f'{plan.used / GIB:.2f}', f'{plan.used / plan.memory:.0%}']
+    if plan.compiled:
+      sent = sum(t.sent for t in plan.traffic) / 1e9
+      cells += [f'{plan.compiled / plan.needed:.3f}', f'{sent:.3g}', _binding(plan)]
+      cells += [f'{plan.mfu:.0%}', f'{plan.tokens_per_second:,.0f}']
+    else:
+      cells += ['–'] * 5
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def ranked(plans: Sequence[Plan]) -> list[Plan]:
+  """Those that fit by their tokens a second, then those that do not by what they lack."""
+  return sorted(
+    plans, key=lambda p: (not p.fits, -p.tokens_per_second if p.compiled else p.used)
+  )
+
+
+_LINE, _LEFT, _BAR = 26, 330, 300
+_STYLE = (
+  'text{font:12px sans-serif;fill:#222}.state{fill:#4466aa}.rest{fill:#99bbdd}'
+  '.mfu{fill:#55a868}.limit{stroke:#c44e52;stroke-width:2}.over{fill:#dd8888}'
+)
+
+
+def drawing(plans: Sequence[Plan]) -> str:
+  """An SVG file: of each plan the memory against what there is, and the highest MFU."""
+  most = max(max(plan.used, plan.memory) for plan in plans)
+  right = _LEFT + _BAR + 30
+  parts = [
+    element('style', _STYLE),
+    element('text', 'memory of a device: state, temporaries, limit', x=_LEFT, y=16),
+    element('text', 'highest MFU', x=right, y=16),
+  ]
+  for number, plan in enumerate(plans):
+    y = 28 + number * _LINE
+    rows, length, _ = plan.batch
+    label = f'{plan.topology} {mesh(plan)[5:]} {rows}×{length} {plan.remat}'
+    state, used, limit = (
+      round(_BAR * part / most, 1) for part in (plan.state, plan.used, plan.memory)
+    )
+    rest = 'rest' if plan.fits else 'over'
+    parts += [
+      element('text', label, x=8, y=y + 13),
+      element('rect', class_='state', x=_LEFT, y=y, width=state, height=16),
+      element('rect', class_=rest, x=_LEFT + state, y=y, width=used - state, height=16),
+      element('line', class_='limit', x1=_LEFT + limit, x2=_LEFT + limit, y1=y - 3, y2=y + 19),
+    ]
+    if plan.compiled:
+      width = round(100 * plan.mfu, 1)
+      parts += [element('rect', class_='mfu', x=right, y=y, width=width, height=16)]
+      parts += [element('text', f'{plan.mfu:.0%}', x=right + width + 4, y=y + 13)]
+  box = f'0 0 {right + 150} {40 + len(plans) * _LINE}'
+  made = element('svg', *parts, viewBox=box, xmlns='http://www.w3.org/2000/svg')
+  return str(markup.Html(made))

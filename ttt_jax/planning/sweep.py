@@ -1,0 +1,77 @@
+"""Many plans: what there is to try, and a place to keep what was compiled."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import pathlib
+from collections.abc import Iterator
+
+from ttt_jax import config as config_lib
+from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.planning import chips, formula
+from ttt_jax.planning import plan as plan_lib
+
+REMATS = ('none', 'products', 'attention', 'full')
+_SOURCES = ('model', 'ops', 'planning', 'training', 'losses.py', 'sharding.py')
+
+
+def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.Config]:
+  """Settings to try.
+
+  Meshes that cut the model by FSDP, alone and with other axes; each with one and two rows for
+  each part of a batch, and each with every remat policy.
+  """
+  count, slices = len(chips.devices(topology)), chips.parse(topology)[1]
+  each = count // slices
+  for sequence, tensor in ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4)):
+    fsdp = each // (sequence * tensor)
+    mesh = config_lib.Mesh(slices, 1, fsdp, sequence, tensor)
+    for rows, remat in itertools.product((1, 2), REMATS):
+      if fsdp:
+        yield dataclasses.replace(
+          config,
+          mesh=mesh,
+          model=dataclasses.replace(config.model, remat=remat),
+          data=dataclasses.replace(config.data, batch_size=rows * fsdp * slices),
+          train=dataclasses.replace(config.train, accumulate=1),
+        )
+
+
+def kept(
+  config: config_lib.Config,
+  vocabulary: vocabulary_lib.Vocabulary,
+  topology: str,
+  rows: formula.Rows,
+  folder: pathlib.Path | None,
+) -> plan_lib.Plan:
+  """As `plan.make`; a plan that was made before is read from `folder`.
+
+  It is made anew where settings, topology, versions or this package's own code have changed.
+  """
+  if folder is None:
+    return plan_lib.make(config, vocabulary, topology, rows)
+  depends = [config.to_dict(), dataclasses.asdict(vocabulary), topology, rows, _versions()]
+  key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
+  path = folder / f'{key}.json'
+  if path.exists():
+    return plan_lib.from_dict(json.loads(path.read_text(encoding='utf-8')))
+  made = plan_lib.make(config, vocabulary, topology, rows)
+  folder.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix('.partial')
+  partial.write_text(json.dumps(made.to_dict()), encoding='utf-8')
+  partial.replace(path)
+  return made
+
+
+def _versions() -> list[str]:
+  """Of all that decides what a step is compiled to."""
+  package = pathlib.Path(__file__).parents[1]
+  found = hashlib.sha256()
+  for source in _SOURCES:
+    path = package / source
+    for file in sorted(path.rglob('*.py')) if path.is_dir() else [path]:
+      found.update(file.read_bytes())
+  names = ('jax', 'jaxlib', 'libtpu', 'flax', 'optax')
+  return [found.hexdigest(), *map(importlib.metadata.version, names)]
