@@ -28,14 +28,28 @@ def make_pod(tmp_path):
     made.close()
 
 
-def until(said, pod, *words, **environment):
-  """Runs the tool until it says something; what it says then."""
+def until(said, pod):
+  """Asks for the status until all workers are said to be so; what is said then."""
+  return wait_for(lambda: pod('status'), lambda now: now.count(said) == 2)
+
+
+def wait_for(look, enough):
+  """Looks until it is enough; what was seen then."""
   end = time.monotonic() + 30
-  while time.monotonic() < end:
-    now = pod(*words, **environment)
-    if said in now:
-      return now
-  raise AssertionError(f'not {said!r}, but {now}')
+  while not enough(now := look()):
+    assert time.monotonic() < end, now
+    time.sleep(0.02)
+  return now
+
+
+def begun(pod):
+  """Waits until ttt-train has begun on all workers."""
+  for number in range(2):
+    wait_for(lambda number=number: log_of(pod, number), lambda log: 'begun' in log)
+
+
+def log_of(pod, number):
+  return pod.worker(number, 'train.log').read_text()
 
 
 def gcloud_calls(said):
@@ -49,10 +63,9 @@ def test_from_nothing_to_nothing(make_pod):
   assert f'[worker-1] ready: {commit}' in pod('setup')
   said = pod('train', '--env=COLOUR=dark red', '--', '--config=a', '--workdir=it\'s a "b"')
   assert '[worker-0] training started' in said and '[worker-1] training started' in said
-  status = until('[worker-1] finished', pod, 'status')
-  assert 'my-pod: ACTIVE' in status
+  assert 'my-pod: ACTIVE' in until('] finished', pod)
   for number in range(2):
-    log = pod.worker(number, 'train.log').read_text()
+    log = log_of(pod, number)
     told = '--distributed --config=a --workdir=it\'s a "b"'
     source = pod.worker(number, 'source')
     assert f'{number}: {source} dark red {told}' in log and commit in log
@@ -87,6 +100,7 @@ def test_all_may_be_said_twice(make_pod):
   pod('train', '--', '--x')
   assert '[worker-0] training runs already' in pod('train', '--', '--x')
   assert '[worker-1] running' in pod('status')
+  begun(pod)
   pod.commit()
   assert 'stop it before' in pod('setup', code=1)
   for _ in range(2):
@@ -129,15 +143,12 @@ def test_every_commit_is_installed_with_a_python_that_is_new_enough(make_pod):
     pod.commit()
 
 
-def log_of(pod, number):
-  return pod.worker(number, 'train.log').read_text()
-
-
 def test_training_that_does_not_end_is_killed(make_pod):
   pod = make_pod('trap "" TERM; echo begun; while true; do sleep 60; done')
   pod('create')
   pod('setup')
   pod('train', '--', '--x')
+  begun(pod)
   assert '[worker-0] training stopped' in pod('stop', '--grace=0')
   assert '[worker-0] stopped' in pod('status')
 
@@ -148,8 +159,9 @@ def test_failures_are_told_apart(make_pod):
   pod('setup')
   pod('stop')  # what was stopped before does not matter
   pod('train', '--', '--x')
-  status = until('[worker-0] failed: exit code 3', pod, 'status')
-  assert '[worker-1] died' in status
+  wait_for(lambda: pod('status'), lambda now: 'running' not in now)
+  status = pod('status')
+  assert '[worker-0] failed: exit code 3' in status and '[worker-1] died' in status
 
 
 def test_logs_follow_the_first_worker(make_pod):
@@ -260,14 +272,12 @@ def test_help_names_every_command_and_option(make_pod):
 def test_what_was_preempted_is_made_again_and_goes_on(make_pod):
   # It runs until it is taken away; then, on new machines, to its end.
   pod = make_pod(f'echo $WORKER >> $POD_STUB/starts; [ -e $POD_STUB/again ] || {{ {WAIT}; }}')
-  # Seen by create, setup, and twice while it trains.
-  pod.plan(['ACTIVE', 'ACTIVE', 'ACTIVE', 'SUSPENDING', 'SUSPENDED'], ['ACTIVE'])
+  # Seen by create, by setup, and then while it trains.
+  pod.plan([*['ACTIVE'] * 5, 'SUSPENDING', 'SUSPENDED'], ['ACTIVE'])
   process = pod.start('train', '--retries=1', '--', '--x')
-  end = time.monotonic() + 30
-  while pod.calls.count('delete') == 0 and time.monotonic() < end:
-    time.sleep(0.02)
+  wait_for(lambda: pod.calls, lambda calls: 'delete' in calls)
   (pod.folder / 'again').touch()
-  begun = pod.git('rev-parse', 'HEAD')
+  first = pod.git('rev-parse', 'HEAD')
   pod.commit()
   said, _ = process.communicate(timeout=30)
   assert process.returncode == 0, said
@@ -275,7 +285,7 @@ def test_what_was_preempted_is_made_again_and_goes_on(make_pod):
   assert sorted((pod.folder / 'starts').read_text().split()) == ['0', '0', '1', '1']
   asked = [call for call in pod.calls if call in ('create', 'delete')]
   assert asked == ['create', 'delete', 'create']
-  assert pod.worker(1, 'commit').read_text().strip() == begun
+  assert pod.worker(1, 'commit').read_text().strip() == first
 
 
 def test_retries_have_an_end(make_pod):
@@ -289,7 +299,7 @@ def test_retries_have_an_end(make_pod):
 def test_a_stop_ends_the_retries(make_pod):
   pod = make_pod(WAIT)
   process = pod.start('train', '--retries=5', '--', '--x')
-  until('[worker-1] running', pod, 'status')
+  until('] running', pod)
   pod('stop')
   said, _ = process.communicate(timeout=30)
   assert process.returncode == 0 and '[worker-0] stopped' in said
