@@ -225,7 +225,7 @@ START = f'ssh {EVERYWHERE} {WORKER.format("A=1 ", "start --config=c")}'
       ],
     ),
   ],
-  ids=lambda words: ' '.join(words[:2]),
+  ids=['create', 'setup', 'train', 'retries', 'status', 'stop', 'delete', 'logs'],
 )
 def test_a_dry_run_prints_the_calls_and_makes_none(make_pod, words, calls):
   pod = make_pod()
