@@ -79,7 +79,7 @@ class GriffinLim:
       joined = np.concatenate([final, magnitude * phase])
       now = spectrogram.stft(spectrogram.istft(joined))[len(final) :]
       pushed = now - _MOMENTUM / (1 + _MOMENTUM) * before
-      phase, before = pushed / (np.abs(pushed) + _TINY), now
+      phase, before = pushed * (1 / (np.abs(pushed) + _TINY)), now
     joined = np.concatenate([final, (magnitude * phase)[:_COMMIT]])
     self._known, self._final = self._known[_COMMIT:], joined[1 - _OVERLAP :]
     self._phase, self._before = phase[_COMMIT:], before[_COMMIT:]

@@ -42,8 +42,8 @@ def stft(wave: np.ndarray) -> np.ndarray:
     `[T, WINDOW // 2 + 1]` complex, T = ceil(S / HOP).
   """
   num_frames = -(-len(wave) // HOP)
-  half = WINDOW // 2
-  wave = np.pad(wave, (half, half + num_frames * HOP - len(wave)))
+  silence = np.zeros(WINDOW // 2 + num_frames * HOP - len(wave), wave.dtype)
+  wave = np.concatenate([silence[: WINDOW // 2], wave, silence])
   frames = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP][:num_frames]
   return scipy.fft.rfft(frames * _HANN, axis=1)
 
