@@ -21,7 +21,8 @@ from ttt_jax.sampling import stopwatch
 
 FORMULA = (
   'first = seconds from the request to the first samples; factor = seconds of work / seconds '
-  'of sound; medians of sentences'
+  'of sound; smooth = seconds after which sound may be played and never waits; medians of '
+  'sentences'
 )
 SETTINGS = ((4, 2), (8, 2), (16, 2), (26, 2))  # tokens a block, steps a block
 _LIBRARIES = ('jax', 'numpy', 'scipy')
@@ -30,17 +31,25 @@ _SEED = 0
 
 def speak(session: session_lib.Session, text: str) -> dict[str, float] | None:
   """Seconds of one streamed request, and of its compilation; None if nothing is said."""
-  first, samples = None, 0
+  first, samples, smooth, rate = None, 0, 0.0, session.assets.codec.sample_rate
   with stopwatch.Stopwatch() as watch:
     for piece in session.stream(assets.SPEAK, text):
-      samples += len(piece.wave)
-      first = first or (watch.lap() if samples else None)
+      if len(piece.wave):
+        lap = watch.lap()
+        first = first or lap
+        smooth = max(smooth, lap.running - samples / rate)
+        samples += len(piece.wave)
     last = watch.lap()
   if first is None:
     return None
-  sound = samples / session.assets.codec.sample_rate
-  found = {'first': first.running, 'first_compiling': first.compiling, 'sound': sound}
-  return found | {'compiling': last.compiling, 'factor': last.running / sound}
+  return {
+    'sound': samples / rate,
+    'first': first.running,
+    'first_compiling': first.compiling,
+    'smooth': smooth,
+    'factor': last.running / (samples / rate),
+    'compiling': last.compiling,
+  }
 
 
 def wait(session: session_lib.Session, text: str) -> float:
@@ -67,6 +76,7 @@ def measure(folder: str, block: int, steps: int, texts: list[str]) -> dict:
     'sentences': len(told),
     'sound': statistics.mean(found['sound'] for found, _ in told),
     'first': statistics.median(found['first'] for found, _ in told),
+    'smooth': statistics.median(found['smooth'] for found, _ in told),
     'first_most': max(found['first'] for found, _ in told),
     'factor': statistics.median(found['factor'] for found, _ in told),
     'whole': statistics.median(whole for _, whole in told),
@@ -83,15 +93,14 @@ def main():
   results = record.begin(FORMULA, _LIBRARIES, device=jax.devices()[0].device_kind)
   texts = sentences.make_world(0, 6 if options.quick else 30, _SEED).test_strings
   rows = []
-  print(f'{"block":>6} {"steps":>6} {"sound":>6} {"first":>6} {"whole":>6} {"factor":>7} cold')
+  columns = ('sound', 'first', 'smooth', 'whole', 'factor')
+  print(*(f'{name:>6}' for name in ('block', 'steps', *columns)), 'cold')
   for block, steps in SETTINGS[: 2 if options.quick else None]:
     row = measure(options.checkpoint, block, steps, list(texts))
-    figures = (
-      f'{row["sound"]:6.2f} {row["first"]:6.3f} {row["whole"]:6.3f} {row["factor"]:7.3f}'
-    )
+    figures = [f'{row[name]:6.3f}' for name in columns]
     cold = row['cold'] or {'first': 0.0, 'first_compiling': 0.0}
     told = f'{cold["first"]:.2f} + {cold["first_compiling"]:.2f} of compilation'
-    print(f'{block:6} {steps:6} {figures} {told}', flush=True)
+    print(f'{block:6} {steps:6}', *figures, told, flush=True)
     rows.append(row)
   record.save(results | {'rows': rows}, options.json)
 
