@@ -1,5 +1,6 @@
 """Sessions: what is streamed is what is replied, and what cannot be answered is refused."""
 
+import json
 import time
 
 import jax
@@ -125,3 +126,22 @@ def test_a_stopwatch_tells_compilation_from_the_rest():
     assert watch.lap().compiling == pytest.approx(4)
   jax.monitoring.record_event_time_span('/jax/core/compile/x', 0, 9)
   assert watch.lap().compiling == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+  'missing,match',
+  [
+    (None, 'no run is described here'),
+    ('vocabulary.json', 'vocabulary.json: not a vocabulary'),
+    ('codec.json', 'codec.json: cannot be read'),
+    ('prompts.json', 'prompts.json: no prompts of tasks here'),
+  ],
+)
+def test_a_folder_that_lacks_what_speaking_needs_is_refused(assets, tmp_path, missing, match):
+  config = {'config': make_config().to_dict(), 'vocabulary': assets.vocabulary.fingerprint}
+  if missing:
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    assets.save(tmp_path / 'assets')
+    (tmp_path / 'assets' / missing).unlink()
+  with pytest.raises(ValueError, match=match):
+    session.Session.load(tmp_path)
