@@ -100,10 +100,15 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
     assert 'error: the model answered without audio' in said
   recording = next((folder / 'data' / 'audio').glob('*.wav'))
   wave, rate = audio_io.read_wav(recording)
-  other = tmp_path / 'stereo.wav'
+  other, silence = tmp_path / 'stereo.wav', tmp_path / 'silence.wav'
   soundfile.write(other, np.stack([wave, wave], 1)[::2], 44_100)
-  for flag in (f'--transcribe={recording}', f'--ask={other}'):
-    code, said = tool('generate', f'--checkpoint={run}', flag)
+  audio_io.write_wav(silence, np.zeros(16_000, np.float32), 16_000)
+  for flags in (
+    [f'--transcribe={recording}'],
+    [f'--ask={other}', '--stream'],
+    [f'--transcribe={silence}', '--stream'],
+  ):
+    code, said = tool('generate', f'--checkpoint={run}', *flags)
     assert code == 0, said
 
 
@@ -111,6 +116,8 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
   'flags,message',
   [
     (['--transcribe={missing}'], 'no such sound file'),
+    (['--transcribe={empty}', '--stream'], 'empty.wav: holds no samples'),
+    (['--speak=one', '--out=-', '--checkpoint=/nowhere'], 'no run is described here'),
     (['--transcribe={nan}'], 'nan'),
     (['--transcribe={text}'], 'not a readable sound file'),
     (['--speak=one'], '--speak needs --out'),
@@ -131,7 +138,9 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
   soundfile.write(nan, np.full(100, np.nan, np.float32), 16_000, subtype='FLOAT')
   text = tmp_path / 'text.wav'
   text.write_text('not a recording')
-  paths = {'missing': tmp_path / 'missing.wav', 'nan': nan, 'text': text}
+  empty = tmp_path / 'empty.wav'
+  soundfile.write(empty, np.zeros(0, np.float32), 16_000)
+  paths = {'missing': tmp_path / 'missing.wav', 'nan': nan, 'text': text, 'empty': empty}
   flags = [flag.format(**paths) for flag in flags]
   code, said = tool('generate', f'--checkpoint={folder / "run"}', *flags)
   assert code != 0 and message in said and 'Traceback' not in said

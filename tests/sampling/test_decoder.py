@@ -202,6 +202,24 @@ def test_events_are_the_answer_as_it_becomes_final(name):
   assert kinds == {'text', 'audio', 'end'}
 
 
+def test_a_begin_token_that_ends_the_budget_ends_the_answer():
+  def speaker(limit):
+    limits = settings({'max_text': limit})
+    return decoder.Decoder(*random_network(), VOCABULARY, limits, Mask('span', 3, False))
+
+  chosen = prompts(8)
+  said = [answer.tokens for answer in speaker(16)(chosen)]
+  begins = [np.flatnonzero(np.isin(tokens, (10, 11))) for tokens in said]
+  number = next(i for i, places in enumerate(begins) if len(places))
+  wanted = said[number][: begins[number][-1] + 1]
+  speak = speaker(int((~VOCABULARY.is_audio(wanted)).sum()))
+  (cut,) = speak([chosen[number]], [number])
+  assert cut.tokens.tolist() == wanted.tolist() and not cut.complete
+  *_, last, done = speak.stream(chosen[number], number)
+  assert last.kind == 'text' and last.tokens[-1] in (10, 11)
+  assert done.kind == 'done' and not done.complete
+
+
 @pytest.mark.parametrize(
   'prompt,match',
   [
