@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
   o.sst = 0.5  # probability that the last response span is cut
   o.sst_range = (0.3, 0.9)  # to this part of its tokens
   o.sst_above = 10  # if it has more tokens than this
+  # Probability that a document which trains audio does so with masks in place of all else, and
+  # trains no text. 0.1 is usual.
+  o.condition_dropout = 0.0
   # Predict text among text-class ids alone, and audio among audio-class ids without the mask.
   o.restrict_classes = False
   o.z_loss = 0.0  # weight of log(Z)^2, which keeps logits from drifting; 1e-4 is usual

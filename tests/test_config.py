@@ -42,6 +42,7 @@ def test_missing_key_is_named():
     ('train.steps', '10'),
     ('train.steps', True),
     ('objective.ppm', 1.5),
+    ('objective.condition_dropout', -0.1),
     ('objective.schedule', 'linnear'),
     ('objective.epsilon', 0.0),
     ('objective.sst_range', (0.9, 0.3)),
