@@ -57,6 +57,7 @@ def test_missing_key_is_named():
     ('mask.audio', 'all'),
     ('mesh.data', 0),
     ('sampling.temperature', -1.0),
+    ('sampling.guidance', -0.5),
     ('sampling.order', 'first'),
     ('sampling.threshold', 1.0),
     ('sampling.top_k', -1),

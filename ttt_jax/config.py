@@ -223,6 +223,7 @@ class Sampling:
   steps_per_block: int
   order: str
   threshold: float
+  guidance: float
   temperature: float
   top_k: int
   top_p: float
@@ -239,7 +240,7 @@ class Sampling:
     _require(0 <= value < 1, 'sampling.threshold', value, 'in [0, 1)')
     goes = value == 0 or self.order == 'confidence'
     _require(goes, 'sampling.threshold', value, "0 where order is 'random'")
-    for name in ('temperature',):
+    for name in ('guidance', 'temperature'):
       value = getattr(self, name)
       _require(value >= 0, f'sampling.{name}', value, 'at least 0')
     _require(self.top_k >= 0, 'sampling.top_k', self.top_k, 'at least 0')
