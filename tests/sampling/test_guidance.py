@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from conftest import make_config
 
-from ttt_jax.sampling import guidance
+from ttt_jax.sampling import guidance, rows
 
 
 def test_audio_is_drawn_by_the_odds_with_condition_over_those_without():
@@ -17,3 +18,18 @@ def test_audio_is_drawn_by_the_odds_with_condition_over_those_without():
   wanted /= wanted.sum(-1, keepdims=True)
   wanted[1] = given[1]  # text is drawn as it is
   np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_more_room_changes_nothing_of_what_is_there(assets):
+  config = make_config(sampling__guidance=1.0)
+  machine = rows.Machine(assets.vocabulary, config.sampling, config.mask)
+  start, begin = assets.vocabulary.turn_start, assets.vocabulary.begin_last
+  prompts = [np.array([start, start, begin]), np.array([start] * 6)]
+  before = jax.tree.map(jnp.array, machine.start(prompts, [0, 1], 3, 8))
+  after = before.extended(12)
+  for name in ('tokens', 'kv_end', 'condition'):
+    array = getattr(after, name)
+    assert array.shape == (3, 12)
+    np.testing.assert_array_equal(array[:, :8], getattr(before, name))
+  hidden = [[1, 1] + [0] * 10, [1] * 6 + [0] * 6, [0] * 12]
+  np.testing.assert_array_equal(after.condition, np.array(hidden, bool))
