@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from conftest import make_config
 
-from ttt_jax.sampling import guidance, rows
+from ttt_jax.sampling import guidance, rows, session
 
 
 def test_audio_is_drawn_by_the_odds_with_condition_over_those_without():
@@ -33,3 +34,11 @@ def test_more_room_changes_nothing_of_what_is_there(assets):
     np.testing.assert_array_equal(array[:, :8], getattr(before, name))
   hidden = [[1, 1] + [0] * 10, [1] * 6 + [0] * 6, [0] * 12]
   np.testing.assert_array_equal(after.condition, np.array(hidden, bool))
+
+
+@pytest.mark.parametrize('scale,dropout,warned', [(1.0, 0.0, 1), (1.0, 0.1, 0), (0.0, 0.0, 0)])
+def test_a_model_that_was_not_trained_for_it_is_named(assets, caplog, scale, dropout, warned):
+  changes = {'sampling__guidance': scale, 'objective__condition_dropout': dropout}
+  session.Session(make_config(**changes), assets, {})
+  found = [line for line in caplog.messages if 'objective.condition_dropout=0' in line]
+  assert len(found) == warned

@@ -36,7 +36,10 @@ _PRESET = flags.DEFINE_string('preset', None, "'authors': as the method's author
 _SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.')
 
 _PRESETS = {
-  'authors': {'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0}
+  'authors': {
+    **{'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0},
+    **{'guidance': 0.1},
+  }
 }
 
 
