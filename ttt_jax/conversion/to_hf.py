@@ -23,7 +23,9 @@ SHARD_BYTES = 2 * 2**30
 _CODE = pathlib.Path(__file__).with_name('exported')
 _FILES = ('configuration_ttt.py', 'modeling_ttt.py', 'tokenization_ttt.py')
 # Settings that the `generate` of an export knows.
-_SAMPLING = ('block_size', 'steps_per_block', 'temperature', 'max_text', 'max_audio')
+_SAMPLING = (
+  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+)
 
 
 def convert(

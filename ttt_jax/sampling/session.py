@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, checkpoint
@@ -64,6 +65,12 @@ class Session:
   ):
     """Takes a model apart from any folder."""
     self.config, self.assets, self.params, self.seed = config, assets, params, seed
+    if config.sampling.guidance and not config.objective.condition_dropout:
+      logging.warning(
+        'sampling.guidance is %g, but the model was trained with '
+        'objective.condition_dropout=0: what it says without a condition is no guide',
+        config.sampling.guidance,
+      )
     self.model = transformer.Transformer(config.model, assets.vocabulary.size)
     self.decoder = decoder.Decoder(
       self.model, params, assets.vocabulary, config.sampling, config.mask
