@@ -18,9 +18,10 @@ ROWS = ('slices', 'data', 'outer', 'fsdp')  # those along which the rows of a ba
 # each device whole tiles of them. A batch is cut by rows along the axes of ROWS, a row along
 # `sequence`. Along `slices`, which a slow network joins, only gradients are exchanged.
 #
-# FSDP has two axes because a TPU adds up along one ring of its torus at a time: gradients are
-# first added up along `fsdp` alone ('summed'), and what is left, as many times smaller, along
-# `outer`. Along both at once the compiler sends every sum to every device, twice as much.
+# FSDP has two axes because a TPU reduces, or gathers, along one ring of its torus at a time.
+# Gradients are added up along `fsdp` first ('summed'), and what is left, as many times smaller,
+# along `outer`; weights are gathered the other way round. Along several rings at once the
+# compiler makes an all-reduce of either, which sends twice as much.
 RULES = (
   ('batch', ROWS),
   ('length', 'sequence'),

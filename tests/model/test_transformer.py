@@ -10,6 +10,7 @@ from flax import linen as nn
 from ttt_jax import mask, sharding
 from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import rotary, transformer
+from ttt_jax.planning import hlo, work
 
 VOCABULARY = 50
 LENGTH = 12
@@ -68,6 +69,22 @@ def test_remat_changes_no_gradient(remat):
   ]
   for a, b in zip(*map(jax.tree.leaves, gradients)):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_remat_policies_compute_anew_what_they_say():
+  def operations(remat):
+    model, params = make(remat=remat, attention='dense')
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply({'params': p}, *inputs()) ** 2)))
+    return work.flops(hlo.Program(gradient.lower(params).compile().as_text()), 1)
+
+  none, products, gate, attention, full = map(
+    operations, ('none', 'products', 'gate', 'attention', 'full')
+  )
+  c, positions = make()[0].config, inputs()[0].size
+  assert none <= products < gate < attention <= full
+  assert attention - gate == 2 * positions * c.layers * c.width * c.mlp_width
+  wide = c.width * (c.heads + 2 * c.kv_heads) * c.head_width + c.width * c.mlp_width
+  assert gate - products >= 2 * positions * c.layers * wide
 
 
 def test_rotation_keeps_norms_and_depends_on_differences_alone():

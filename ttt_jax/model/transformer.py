@@ -29,9 +29,7 @@ _POLICIES = {
   'full': _policies.nothing_saveable,
   'attention': _policies.save_only_these_names(*_SAVED),
   'gate': _policies.save_only_these_names(*_SAVED, 'mlp_gate'),
-  'products': _policies.save_from_both_policies(
-    _policies.save_only_these_names(*_SAVED), _policies.dots_with_no_batch_dims_saveable
-  ),
+  'products': _policies.save_only_these_names(*_SAVED, 'product'),
 }
 
 

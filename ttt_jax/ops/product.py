@@ -5,13 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def product(
   spec: str, x: jax.Array, weight: jax.Array, axes: tuple[str, ...], reduce_dtype: str
 ) -> jax.Array:
-  """`einsum(spec, x, weight)` in the dtype of `x`.
+  """`einsum(spec, x, weight)` in the dtype of `x`, by the name 'product' for remat policies.
 
   Each device has the weight's gradient from its own positions, and then devices add theirs
   up. The derivative of a cast to bfloat16 would have them add up in bfloat16, where the
@@ -21,29 +22,41 @@ def product(
     spec: of two operands and a result, where each letter stands in two of the three.
     x: activations.
     weight: float32.
-    axes: logical axes of the weight; its gradient is added up along the mesh axes of 'summed'
-      before those of 'embed', where rules of both are in force.
+    axes: logical axes of the weight. It lies cut along the mesh axes of 'embed', and where the
+      rules of 'summed' cut it less, it is gathered, and its gradient added up, in two stages.
     reduce_dtype: of the weight's gradient until it is added up over devices.
   """
-  del axes, reduce_dtype
-  return jnp.einsum(spec, x, weight.astype(x.dtype))
+  del reduce_dtype
+  return _multiply(spec, x, weight, axes)
 
 
 def _forward(spec, x, weight, axes, reduce_dtype):
-  return product(spec, x, weight, axes, reduce_dtype), (x, weight)
+  del reduce_dtype
+  # Not by `product` itself, through which remat policies do not see the name.
+  return _multiply(spec, x, weight, axes), (x, weight)
+
+
+def _multiply(spec, x, weight, axes):
+  out = jnp.einsum(spec, x, _gathered_along_outer(weight.astype(x.dtype), axes))
+  return checkpoint_name(out, 'product')
 
 
 def _backward(spec, axes, reduce_dtype, kept, cotangent):
   x, weight = kept
   operands, result = spec.split('->')
   first, second = operands.split(',')
-  d_x = jnp.einsum(f'{result},{second}->{first}', cotangent, weight.astype(x.dtype))
+  whole = _gathered_along_outer(weight.astype(x.dtype), axes)
+  d_x = jnp.einsum(f'{result},{second}->{first}', cotangent, whole)
   d_weight = jnp.einsum(
     f'{first},{result}->{second}', x, cotangent, preferred_element_type=reduce_dtype
   )
-  summed = tuple('summed' if axis == 'embed' else axis for axis in axes)
-  d_weight = nn.with_logical_constraint(d_weight, summed)
-  return d_x, d_weight.astype(weight.dtype)
+  return d_x, _gathered_along_outer(d_weight, axes).astype(weight.dtype)
+
+
+def _gathered_along_outer(weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+  """The weight, or its gradient, between the two stages: cut along 'summed', not 'embed'."""
+  cut = tuple('summed' if axis == 'embed' else axis for axis in axes)
+  return nn.with_logical_constraint(weight, cut)
 
 
 product.defvjp(_forward, _backward)
