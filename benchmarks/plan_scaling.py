@@ -10,10 +10,9 @@ chips.
 
 import argparse
 import importlib
-import json
 import pathlib
-import platform
-from importlib import metadata
+
+import record
 
 from ttt_jax import config as config_lib
 from ttt_jax.planning import formula, report, sweep
@@ -25,12 +24,12 @@ least sent     = (n - 1) / n * (layers' weights * (2 + 2 + 4) + other parameters
                  gathered in bfloat16 by the forward and the backward pass, reduced in float32
 operations     = of the compiled step, loops by their trips, as a ratio to the formula's"""
 
-# Topology, and the axes of FSDP on it: `fsdp` one ring or two, `outer` the rest.
+# Topology, and the axes of FSDP on it, `outer` and `fsdp`; the latter is one ring.
 GROWING = (
   ('v5p:2x2x4', 4, 4),
   ('v5p:4x4x4', 4, 16),
-  ('v5p:4x8x8', 4, 64),
-  ('v5p:8x8x8', 8, 64),
+  ('v5p:4x8x8', 32, 8),
+  ('v5p:8x8x8', 64, 8),
 )
 LARGE = (
   ('v5e:16x16', 16, 16, 'attention'),
@@ -42,9 +41,7 @@ _LIBRARIES = ('jax', 'libtpu')
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='a tiny model on 4 and 8 chips')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
+  parser = record.parser(__doc__, 'a tiny model on 4 and 8 chips')
   parser.add_argument(
     '--keep', default='~/.cache/ttt_jax/plans', help='folder of plans that were made before'
   )
@@ -99,7 +96,7 @@ def main() -> None:
   def make(config, topology):
     return sweep.kept(config, vocabulary, topology, rows, keep)
 
-  print(FORMULA)
+  results = record.begin(FORMULA, _LIBRARIES, note='compiled here, and nothing was run')
   if flags.quick:
     grown = growing((('v5e:2x2', 2, 2), ('v5e:2x4', 2, 4)), 'tiny', 256, make)
     large = []
@@ -114,17 +111,11 @@ def main() -> None:
   if large:
     print()
     print(report.table(large))
-  versions = {name: metadata.version(name) for name in _LIBRARIES}
-  ran_on = f'{platform.machine()}, {platform.python_version()}, {versions}'
-  print(f'\ncompiled on {ran_on}; nothing was run')
-  if flags.json:
-    results = {
-      'formula': FORMULA,
-      'ran_on': ran_on,
-      'growing': [plan.to_dict() for plan in grown],
-      'large': [plan.to_dict() for plan in large],
-    }
-    pathlib.Path(flags.json).write_text(json.dumps(results, indent=1) + '\n')
+  results |= {
+    'growing': [plan.to_dict() for plan in grown],
+    'large': [plan.to_dict() for plan in large],
+  }
+  record.save(results, flags.json)
 
 
 if __name__ == '__main__':

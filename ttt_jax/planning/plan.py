@@ -202,7 +202,7 @@ def make(
   plan = dataclasses.replace(
     plan,
     state=taken.argument_size_in_bytes,  # with the batch, and padded as the device does
-    temporaries=taken.temp_size_in_bytes,
+    temporaries=taken.peak_memory_in_bytes - taken.argument_size_in_bytes,
     compile_seconds=time.monotonic() - started,
   )
   try:
