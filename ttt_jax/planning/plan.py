@@ -7,10 +7,11 @@ import time
 
 import jax
 
+from ttt_jax import chips, sharding
 from ttt_jax import config as config_lib
-from ttt_jax import sharding
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.planning import chips, formula, hlo, work
+from ttt_jax.model import flops
+from ttt_jax.planning import hlo, topologies, work
 from ttt_jax.training import program, state
 
 # Operations of a pair of a query and a key, a head's width, by kernel: the backward kernels
@@ -44,7 +45,7 @@ class Plan:
   mesh: dict[str, int]
   batch: tuple[int, int, int]
   remat: str
-  rows: formula.Rows
+  rows: flops.Rows
   parameters: int
   state: int
   temporaries: int
@@ -57,7 +58,7 @@ class Plan:
   @property
   def chip(self) -> chips.Chip:
     """What the devices are, or are parts of."""
-    return chips.parse(self.topology)[0]
+    return topologies.parse(self.topology)[0]
 
   @property
   def fits(self) -> bool:
@@ -120,7 +121,7 @@ class Plan:
 def from_dict(values: dict) -> Plan:
   """A plan from what `Plan.to_dict` gave, after a journey through JSON."""
   kept = {field.name: values[field.name] for field in dataclasses.fields(Plan)}
-  kept['rows'] = formula.Rows(**kept['rows'])
+  kept['rows'] = flops.Rows(**kept['rows'])
   kept['batch'] = tuple(kept['batch'])
   traffic = ({**t, 'axes': tuple(t['axes'])} for t in kept['traffic'])
   kept['traffic'] = tuple(work.Traffic(**t) for t in traffic)
@@ -149,7 +150,7 @@ def make(
   config: config_lib.Config,
   vocabulary: vocabulary_lib.Vocabulary,
   topology: str,
-  rows: formula.Rows,
+  rows: flops.Rows,
 ) -> Plan:
   """Compiles the step that `config` describes for a topology; nothing is allocated.
 
@@ -160,8 +161,8 @@ def make(
     ConfigError: the mesh does not fit the topology, the model or the batch.
     TopologyError: there is no such topology.
   """
-  chip, _ = chips.parse(topology)
-  mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+  chip, _ = topologies.parse(topology)
+  mesh = sharding.make_mesh(config.mesh, topologies.devices(topology))
   parts = program.assemble(config, vocabulary, mesh)
   data, model = config.data, config.model
   arrays = sharding.abstract_batch(mesh, data.batch_size, data.row_length)
@@ -177,7 +178,7 @@ def make(
     state=sum(_held(leaf) for leaf in jax.tree.leaves(parts.layout)),
     temporaries=0,
     memory=chip.memory / chip.cores,
-    needed=here * formula.training(model, vocabulary.size, rows),
+    needed=here * flops.training(model, vocabulary.size, rows),
     compiled=0.0,
     traffic=(),
     compile_seconds=0.0,
@@ -195,7 +196,7 @@ def make(
   rounds = math.ceil(targets / model.loss_chunk)
   operations = work.flops(text, rounds)
   for name, runs in work.kernels(text, rounds).items():
-    cost = formula.attention(model, rows, _KERNELS.get(name, 0)) / model.layers
+    cost = flops.attention(model, rows, _KERNELS.get(name, 0)) / model.layers
     operations += runs * cost * here / config.train.accumulate
   return dataclasses.replace(
     plan,

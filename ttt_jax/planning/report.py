@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ttt_jax.evaluation import markup
 from ttt_jax.evaluation.markup import element
-from ttt_jax.planning import formula
+from ttt_jax.model import flops
 from ttt_jax.planning.plan import Plan
 
 GIB = 2**30
@@ -37,7 +37,7 @@ def text(plan: Plan) -> str:
     ]
   if not plan.fits:
     lines += ['to change'] + [f'  {advice}' for advice in mend(plan)]
-  lines += ['', formula.TEXT, "MFU = operations / (seconds * the chip's peak in bfloat16)"]
+  lines += ['', flops.TEXT, "MFU = operations / (seconds * the chip's peak in bfloat16)"]
   return '\n'.join(lines)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.planning import chips, formula
+from ttt_jax.model import flops
 from ttt_jax.planning import plan as plan_lib
+from ttt_jax.planning import topologies
 
 REMATS = ('none', 'products', 'attention', 'full')
-_SOURCES = ('model', 'ops', 'planning', 'training', 'losses.py', 'sharding.py')
+_SOURCES = ('model', 'ops', 'planning', 'training', 'chips.py', 'losses.py', 'sharding.py')
 
 
 def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.Config]:
@@ -23,7 +24,7 @@ def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.
   Meshes that cut the model by FSDP, alone and with other axes; each with one and two rows for
   each part of a batch, and each with every remat policy.
   """
-  count, slices = len(chips.devices(topology)), chips.parse(topology)[1]
+  count, slices = len(topologies.devices(topology)), topologies.parse(topology)[1]
   each = count // slices
   for sequence, tensor in ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4)):
     fsdp = each // (sequence * tensor)
@@ -43,7 +44,7 @@ def kept(
   config: config_lib.Config,
   vocabulary: vocabulary_lib.Vocabulary,
   topology: str,
-  rows: formula.Rows,
+  rows: flops.Rows,
   folder: pathlib.Path | None,
 ) -> plan_lib.Plan:
   """As `plan.make`; a plan that was made before is read from `folder`.
