@@ -144,6 +144,7 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
     (['--config=configs/missing.py'], 'missing.py'),
     ([], '--config=FILE is needed'),
     (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
+    (['--config=configs/tiny.py', '--profile_steps=15:10'], '--profile_steps=15:10: give'),
   ],
 )
 def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message):

@@ -9,7 +9,7 @@ import jax
 from absl import flags
 
 from ttt_jax.cli import settings
-from ttt_jax.training import train
+from ttt_jax.training import trace, train
 
 _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -18,13 +18,18 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Find the other processes of the run, as on a TPU pod.'
 )
+_PROFILE = flags.DEFINE_string(
+  'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
+)
 
 
 def main():
   """Reads the flags."""
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  train.train(settings.checked(_CONFIG.value), _WORKDIR.value)
+  config = settings.checked(_CONFIG.value)
+  profiled = trace.parse(_PROFILE.value, config.train.steps)
+  train.train(config, _WORKDIR.value, profiled)
 
 
 run = functools.partial(settings.run, main)
