@@ -7,7 +7,8 @@ Makes a data set of audio chats of about a thousand tokens (random words, random
 Then it plays the training loop of one host: a step is a sleep, as long as the host's chips need
 for its rows. At an MFU of 100 % no real step is shorter. The loop is fed with rows made ahead,
 as in training, and with rows made when they are wanted; the share of time in which it waits is
-taken behind the first batch.
+taken behind the first batch. Training waits less: its host takes a batch while the devices are
+at work on the step before.
 """
 
 import argparse
