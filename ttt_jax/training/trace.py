@@ -40,7 +40,7 @@ def parse(text: str, steps: int) -> range:
 class Tracer:
   """Writes a trace of the chosen steps, as far as this run does them, into a run's folder.
 
-  Each process writes its own file. The devices are idle before the first of the steps and
+  Each process writes a file under the name of its host. The devices are idle before the first of the steps and
   behind the last, so that the trace holds them whole, and no other.
   """
 
