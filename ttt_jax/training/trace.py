@@ -40,8 +40,8 @@ def parse(text: str, steps: int) -> range:
 class Tracer:
   """Writes a trace of the chosen steps, as far as this run does them, into a run's folder.
 
-  Each process writes a file under the name of its host. The devices are idle before the first of the steps and
-  behind the last, so that the trace holds them whole, and no other.
+  Each process writes a file under the name of its host. The devices are idle before the first
+  of the steps and behind the last, so that the trace holds them whole, and no other.
   """
 
   def __init__(self, workdir: str | pathlib.Path, steps: range, settle: Callable[[], None]):
