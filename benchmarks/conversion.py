@@ -11,16 +11,15 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 
 import ml_dtypes
 import numpy as np
+import record
 
 from configs import base
 from ttt_jax import config as config_lib
@@ -39,9 +38,7 @@ _LIBRARIES = ('jax', 'orbax-checkpoint', 'safetensors', 'numpy')
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='the model of 0.5 B parameters')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
+  parser = record.parser(__doc__, 'the model of 0.5 B parameters')
   parser.add_argument('--folder', help='where the checkpoints lie meanwhile (three of them)')
   return parser.parse_args(arguments)
 
@@ -115,6 +112,7 @@ def run(name: str, arguments: list[str], read: int) -> dict:
 def main():
   """Runs both directions."""
   arguments = parse_arguments()
+  results = record.begin(FORMULA, _LIBRARIES)
   size = '0.5B' if arguments.quick else '3B'
   folder = pathlib.Path(tempfile.mkdtemp(dir=arguments.folder))
   try:
@@ -126,29 +124,13 @@ def main():
     rows.append(run('to-hf', ['to-hf', *theirs], source_bytes))
   finally:
     shutil.rmtree(folder)
-  machine = {
-    'cpu': platform.processor() or platform.machine(),
-    'cores': len(os.sched_getaffinity(0)),
-    'python': platform.python_version(),
-    **{name: metadata.version(name) for name in _LIBRARIES},
-  }
-  print(FORMULA)
-  print(', '.join(f'{key} {value}' for key, value in machine.items()))
   print(f'{parameters / 1e9:.2f} B parameters, {source_bytes / 2**30:.2f} GiB in bfloat16')
   print(f'{"":8} {"seconds":>8} {"peak GiB":>9} {"ratio":>6}')
   for row in rows:
     peak = row['peak_bytes'] / 2**30
     print(f'{row["step"]:8} {row["seconds"]:8.1f} {peak:9.2f} {row["ratio"]:6.2f}')
-  if arguments.json:
-    content = {
-      'formula': FORMULA,
-      'machine': machine,
-      'parameters': parameters,
-      'source_bytes': source_bytes,
-      'written_bytes': written,
-      'rows': rows,
-    }
-    pathlib.Path(arguments.json).write_text(json.dumps(content, indent=1) + '\n')
+  results |= {'parameters': parameters, 'source_bytes': source_bytes}
+  record.save(results | {'written_bytes': written, 'rows': rows}, arguments.json)
 
 
 if __name__ == '__main__':

@@ -11,17 +11,14 @@ whole training step, with the loss of all logits and with the project's.
 import argparse
 import dataclasses
 import functools
-import json
-import os
-import platform
 import statistics
 import time
-from importlib import metadata
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import record
 from flax import linen as nn
 
 from configs import tiny
@@ -42,9 +39,7 @@ _LIBRARIES = ('jax', 'jaxlib', 'flax', 'numpy')
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='fewer sizes and repetitions')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
+  parser = record.parser(__doc__, 'fewer sizes and repetitions')
   parser.add_argument(
     '--data', metavar='DIR', default='runs/quickstart/data', help="the quickstart's data set"
   )
@@ -203,13 +198,7 @@ def _table(results: list[dict]) -> str:
 def main(arguments: list[str] | None = None) -> None:
   """Runs the benchmark and prints its tables."""
   options = parse_arguments(arguments)
-  where = {
-    'platform': f'{platform.platform()}, {os.cpu_count()} cores, {jax.default_backend()}',
-    'python': platform.python_version(),
-    **{name: metadata.version(name) for name in _LIBRARIES},
-  }
-  print(FORMULA)
-  print(', '.join(f'{key} {value}' for key, value in where.items()))
+  found = record.begin(FORMULA, _LIBRARIES, backend=jax.default_backend())
   settings = tiny.get_config()
   settings.data.directory = options.data
   config = config_lib.from_config_dict(settings)
@@ -224,17 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
   print(_table(results), flush=True)
   step = of_step(source, config, repetitions)
   print(f'training step of configs/tiny.py: {step["ratio"]:.3f} of all logits')
-  if options.json:
-    found = {
-      'formula': FORMULA,
-      'where': where,
-      'targets': share,
-      'loss': results,
-      'step': step,
-    }
-    with open(options.json, 'w', encoding='utf-8') as file:
-      json.dump(found, file, indent=2)
-      file.write('\n')
+  record.save(found | {'targets': share, 'loss': results, 'step': step}, options.json)
 
 
 if __name__ == '__main__':

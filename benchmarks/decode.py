@@ -12,17 +12,13 @@ the first that differs. Run it on an idle machine: threads that wait for each ot
 down more than XLA.
 """
 
-import argparse
 import dataclasses
-import json
 import os
-import pathlib
-import platform
 import time
-from importlib import metadata
 
 import jax
 import numpy as np
+import record
 import torch
 import transformers
 from flax import linen as nn
@@ -45,14 +41,6 @@ CONTEXTS = {'quick': (128, 512, 1024), 'whole': (128, 512, 1024, 2048)}
 BATCHES = (1, 8, 32)
 BATCH_CONTEXT = 512
 _LIBRARIES = ('jax', 'torch', 'transformers', 'numpy')
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='the model of 8 M parameters')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
-  return parser.parse_args(arguments)
 
 
 def make_config(size: str) -> tuple[config_lib.Config, vocabulary_lib.Vocabulary]:
@@ -199,20 +187,10 @@ def compare(size: str) -> dict:
 
 def main():
   """Measures, and prints two tables."""
-  arguments = parse_arguments()
-  cores = len(os.sched_getaffinity(0))
-  torch.set_num_threads(cores)
+  arguments = record.parser(__doc__, 'the model of 8 M parameters').parse_args()
+  results = record.begin(FORMULA, _LIBRARIES, device=jax.devices()[0].device_kind)
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
   found = compare('quick' if arguments.quick else 'whole')
-  machine = {
-    'device': jax.devices()[0].device_kind,
-    'cpu': platform.processor() or platform.machine(),
-    'cores': cores,
-    'load': round(os.getloadavg()[0], 1),
-    'python': platform.python_version(),
-    **{name: metadata.version(name) for name in _LIBRARIES},
-  }
-  print(FORMULA)
-  print(', '.join(f'{key} {value}' for key, value in machine.items()))
   print(f'{found["parameters"] / 1e6:.0f} M parameters, {found["compilations"]} compilations')
   print(f'{"context":>8} {"tokens":>7} {"same":>5} {"ours/s":>8} {"theirs/s":>9} {"ratio":>6}')
   for row in found['contexts']:
@@ -222,9 +200,7 @@ def main():
   print(f'{"batch":>8} {"tokens":>7} {"ours/s":>8} {"compilations":>13}')
   for row in found['batches']:
     print(f'{row["batch"]:8} {row["tokens"]:7} {row["ours"]:8.1f} {row["compilations"]:13}')
-  if arguments.json:
-    content = {'formula': FORMULA, 'machine': machine, **found}
-    pathlib.Path(arguments.json).write_text(json.dumps(content, indent=1) + '\n')
+  record.save(results | found, arguments.json)
 
 
 if __name__ == '__main__':

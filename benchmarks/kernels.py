@@ -7,14 +7,10 @@ time, temporaries and vector memory are libtpu's, speeds are not known. The work
 on packed rows of audio chat. Times are of this machine's CPU, and of a GPU if it has one.
 """
 
-import argparse
 import functools
-import json
 import os
-import platform
 import re
 import time
-from importlib import metadata
 
 os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no TPU here to ask
 os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
@@ -23,6 +19,7 @@ os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record
 from jax.experimental import topologies
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -41,14 +38,6 @@ KINDS = {'v5e': 'v5e:2x2', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:2x2'}
 ROW = 8192
 _LIBRARIES = ('jax', 'jaxlib', 'libtpu', 'numpy')
 _SEED = 0
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='one kind of TPU, shorter rows')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
-  return parser.parse_args(arguments)
 
 
 def conversation(rng: np.random.Generator, length: int) -> np.ndarray:
@@ -78,9 +67,9 @@ def packed_rows(length: int, documents: float, streams: int, records: int = 48):
   for row in np.split(plan.records, plan.offsets[1:-1]):
     edges = np.zeros((2, streams, length), np.int32)
     at = 0
-    for record in row:
-      size = len(made[record][0])
-      for edge, part in zip(edges, made[record]):
+    for document in row:
+      size = len(made[document][0])
+      for edge, part in zip(edges, made[document]):
         edge[:, at : at + size] = at + part.T
       at += size
     start.append(edges[0])
@@ -359,24 +348,14 @@ def _table(rows: list[dict]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
   """Runs the benchmark and prints its tables."""
-  options = parse_arguments(arguments)
-  where = {
-    'platform': f'{platform.platform()}, {os.cpu_count()} cores',
-    'backend': jax.default_backend(),
-    **{name: metadata.version(name) for name in _LIBRARIES},
-  }
-  print(FORMULA)
-  print(', '.join(f'{key} {value}' for key, value in where.items()))
+  options = record.parser(__doc__, 'one kind of TPU, shorter rows').parse_args(arguments)
+  results = record.begin(FORMULA, _LIBRARIES, backend=jax.default_backend())
   parts = {'work': work, 'compilation': compilation}
   parts |= {'gpu': on_gpu} if jax.default_backend() == 'gpu' else {'cpu': on_cpu}
-  results = {'formula': FORMULA, 'where': where}
   for name, part in parts.items():
     results[name] = part(options.quick)
     print(f'\n{name}\n{_table(results[name])}', flush=True)
-  if options.json:
-    with open(options.json, 'w', encoding='utf-8') as file:
-      json.dump(results, file, indent=2)
-      file.write('\n')
+  record.save(results, options.json)
 
 
 if __name__ == '__main__':

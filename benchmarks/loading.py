@@ -11,18 +11,14 @@ taken behind the first batch. Training waits less: its host takes a batch while 
 at work on the step before.
 """
 
-import argparse
 import itertools
-import json
-import os
 import pathlib
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib import metadata
 
 import numpy as np
+import record
 
 from configs import ttt_0p5b, ttt_7b
 from data_pipelines import loader, records, rows
@@ -33,12 +29,12 @@ from ttt_jax import config as config_lib
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import external
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.planning import plan
 
 FORMULA = (
   'tokens wanted in a second = chips of a host * their peak * MFU / operations of a token\n'
-  + flops.TEXT
+  + formula.TEXT
 )
 # Model, its settings, kind of chip, chips of a host.
 HOSTS = (
@@ -53,14 +49,6 @@ ROWS = 8  # that a host works on in a step
 _SOME_WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'plus', 'minus')
 _LIBRARIES = ('grain', 'array_record', 'tensorflow-datasets', 'numpy')
 _SEED = 0
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  """Reads the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--quick', action='store_true', help='fewer records, shorter loops')
-  parser.add_argument('--json', metavar='FILE', help='also write the results to FILE')
-  return parser.parse_args(arguments)
 
 
 def conversation(rng: np.random.Generator, template: chat.Template) -> chat.Document:
@@ -136,63 +124,52 @@ def play(batches: Iterator[batch_lib.Batch], step: float, seconds: float) -> dic
   return {'steps': steps, 'waiting': sum(waits) / whole, 'longest_wait_seconds': max(waits)}
 
 
-def wanted(settings, chip: str, count: int, like: flops.Rows, mfu: float) -> float:
+def wanted(settings, chip: str, count: int, like: formula.Rows, mfu: float) -> float:
   """Tokens a second that a host's chips work off, by FORMULA."""
   model = config_lib.from_config_dict(settings.get_config()).model
   size = plan.assumed(WORDS, CODES).size
-  of_token = flops.training(model, size, like) / like.fill
+  of_token = formula.training(model, size, like) / like.fill
   return count * chips.CHIPS[chip].flops * mfu / of_token
+
+
+def of_hosts(stream: rows.Rows, data: config_lib.Data, like: formula.Rows, seconds: float):
+  """The loops of HOSTS, each fed in both ways."""
+  loops = []
+  for (name, settings, chip, number), mfu in itertools.product(HOSTS, MFU):
+    want = wanted(settings, chip, number, like, mfu)
+    step = ROWS * data.row_length * like.fill / want
+    loop = {
+      'host': f'{name} on {number} {chip}, MFU {mfu:.0%}',
+      'tokens_per_second': want,
+      'step_seconds': step,
+      'ahead': play(read_ahead(stream, data.threads), step, seconds),
+      'when_wanted': play(when_wanted(stream), step, seconds),
+    }
+    print(f'{loop["host"]}: waits {loop["ahead"]["waiting"]:.2%}', flush=True)
+    loops.append(loop)
+  return loops
 
 
 def main(arguments: list[str] | None = None) -> None:
   """Runs the benchmark and prints its tables."""
-  options = parse_arguments(arguments)
+  options = record.parser(__doc__, 'fewer records, shorter loops').parse_args(arguments)
   seconds, count = (5, 400) if options.quick else (20, 4000)
-  where = {
-    'platform': f'{platform.platform()}, {os.cpu_count()} cores',
-    'load': f'{os.getloadavg()[0]:.1f} other processes wanted to run',
-    'python': platform.python_version(),
-    **{name: metadata.version(name) for name in _LIBRARIES},
-  }
-  print(FORMULA)
-  print(', '.join(f'{key} {value}' for key, value in where.items()))
+  results = record.begin(FORMULA, _LIBRARIES)
   config = config_lib.from_config_dict(ttt_7b.get_config())
   with tempfile.TemporaryDirectory() as folder:
     source = write(pathlib.Path(folder, 'data'), count)
     stream = rows.Rows(source, config.data, config.mask, config.objective, _SEED)
-    some = [flops.measured(batch) for batch in itertools.islice(when_wanted(stream), 8)]
-    like = flops.mean(some)
+    some = [formula.measured(batch) for batch in itertools.islice(when_wanted(stream), 8)]
+    like = formula.mean(some)
     print('rows: ' + ', '.join(f'{name} {value:.4g}' for name, value in like._asdict().items()))
     made = {'when wanted': rate(when_wanted(stream), seconds)}
     for threads in (1, 2, 4):
       made[f'ahead, threads {threads}'] = rate(read_ahead(stream, threads), seconds)
     print(_made(made), flush=True)
-    loops = []
-    for (name, settings, chip, number), mfu in itertools.product(HOSTS, MFU):
-      want = wanted(settings, chip, number, like, mfu)
-      step = ROWS * config.data.row_length * like.fill / want
-      loops.append(
-        {
-          'host': f'{name} on {number} {chip}, MFU {mfu:.0%}',
-          'tokens_per_second': want,
-          'step_seconds': step,
-          'ahead': play(read_ahead(stream, config.data.threads), step, seconds),
-          'when_wanted': play(when_wanted(stream), step, seconds),
-        }
-      )
-      print(f'{loops[-1]["host"]}: waits {loops[-1]["ahead"]["waiting"]:.2%}', flush=True)
+    loops = of_hosts(stream, config.data, like, seconds)
   print(_played(loops))
-  if options.json:
-    found = {
-      'formula': FORMULA,
-      'where': where,
-      'rows': like._asdict(),
-      'pipeline': made,
-      'loops': loops,
-    }
-    with open(options.json, 'w', encoding='utf-8') as file:
-      json.dump(found, file, indent=2)
-      file.write('\n')
+  more = {'rows': like._asdict(), 'pipeline': made, 'loops': loops}
+  record.save(results | more, options.json)
 
 
 def _made(made: dict[str, dict]) -> str:

@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
   o.sst = 0.5  # probability that the last response span is cut
   o.sst_range = (0.3, 0.9)  # to this part of its tokens
   o.sst_above = 10  # if it has more tokens than this
+  # Probability that a document which trains audio does so with masks in place of all else, and
+  # trains no text: what sampling.guidance needs. 0.1 is usual.
+  o.condition_dropout = 0.0
   # Predict text among text-class ids alone, and audio among audio-class ids without the mask.
   o.restrict_classes = False
   o.z_loss = 0.0  # weight of log(Z)^2, which keeps logits from drifting; 1e-4 is usual
@@ -63,7 +66,8 @@ def get_config() -> ml_collections.ConfigDict:
   # In which devices add up the gradients of weights; 'bfloat16' halves what they send.
   m.reduce_dtype = 'float32'
   # What the backward pass of a layer computes anew: 'full' all of it; 'attention' all but
-  # attention itself; 'products' what lies between the products with weights; 'none' nothing.
+  # attention itself; 'gate' all but that and the product with the gate, the widest; 'products'
+  # what lies between the products with weights; 'none' nothing.
   m.remat = 'full'
   # 'dense': the whole matrix of scores; 'chunked': linear in memory, anywhere; 'tpu', 'gpu':
   # kernels; 'auto': the kernel of the platform, or on a CPU what is faster for the length.
@@ -95,7 +99,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them
   m.data = -1
-  m.fsdp = 1
+  m.outer = 1  # of the state too, beside fsdp: a second ring of the torus (docs/scaling.md)
+  m.fsdp = 1  # of the state: parameters and moments
   m.sequence = 1  # of the positions of a row
   m.tensor = 1
 
@@ -106,6 +111,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Above 0: a step reveals all tokens of a block whose probability is over it, one at least,
   # whatever steps_per_block says.
   s.threshold = 0.0
+  # Above 0: audio is drawn by given + guidance * (given - bare), logits with and without the
+  # condition. A pass then reads twice the rows. Train with objective.condition_dropout for it.
+  s.guidance = 0.0
   s.temperature = 0.0  # 0 takes the most likely token
   s.top_k = 0  # above temperature 0: draw among so many of the likeliest only; 0: among all
   s.top_p = 1.0  # likewise: among the likeliest that together have this probability

@@ -129,11 +129,16 @@ class Rows:
     banom, ppm = rng.random(2)
     spans = int(document.responses.sum())
     keep = int(rng.integers(spans)) if spans else 0
+    uniforms = rng.random(len(document.tokens))
+    dropped = rng.random() < self._objective.condition_dropout
+    clean = banom < self._objective.banom
     return corruption.Draws(
       time=time,
-      uniforms=rng.random(len(document.tokens)),
-      banom=banom < self._objective.banom,
+      uniforms=uniforms,
+      banom=clean,
       keep=keep if ppm < self._objective.ppm else 0,
+      # Without its condition a document trains audio alone: it must have some to train.
+      dropped=dropped and not clean and spans > 0,
     )
 
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes the virtual environment $VENV (default .venv) and installs the package into it with
 # the extras named by the arguments; for `source`. What is already there is kept.
 #

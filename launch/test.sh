@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh speech test
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
+"$VENV/bin/shellcheck" --external-sources launch/*.sh .ci/run
 exec "$VENV/bin/python" -m pytest "$@"

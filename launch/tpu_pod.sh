@@ -1,25 +1,288 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU pod slice: the same command on every host of it.
-#
-#   TPU=my-pod ZONE=us-east5-a launch/tpu_pod.sh \
-#     --config=configs/tiny.py --config.data.directory=/mnt/data --workdir=/mnt/runs/a
-#
-# The folders must be mounted on every host. Copies the last commit to the hosts, installs it
-# there with the extra [tpu], and starts ttt-train with --distributed: the hosts find each
-# other. Needs gcloud, logged in, and a TPU that exists. PROJECT is optional.
+# Trains on Cloud TPU: see usage below, and docs/tpu.md.
+# shellcheck disable=SC2329 # commands are called by name
 set -euo pipefail
-cd "$(dirname "$0")/.."
-: "${TPU:?name the TPU: TPU=my-pod}" "${ZONE:?name its zone: ZONE=us-east5-a}"
-where=(--zone="$ZONE" ${PROJECT:+--project="$PROJECT"})
 
-archive=$(mktemp -t ttt_jax.XXXXXX.tar.gz)
-trap 'rm -f "$archive"' EXIT
-git archive --format=tar.gz --output="$archive" HEAD
-gcloud compute tpus tpu-vm scp "$archive" "$TPU:ttt_jax.tar.gz" --worker=all "${where[@]}"
+usage() {
+  cat <<'END'
+launch/tpu_pod.sh COMMAND [OPTIONS] [-- FLAGS OF ttt-train]
 
-arguments=$(printf ' %q' "$@")
-gcloud compute tpus tpu-vm ssh "$TPU" --worker=all "${where[@]}" --command="
-  set -euo pipefail
-  mkdir -p ttt_jax && tar -xzf ttt_jax.tar.gz -C ttt_jax && cd ttt_jax
-  source launch/environment.sh tpu
-  exec \"\$VENV/bin/ttt-train\" --distributed$arguments"
+Commands, each of which may be repeated:
+  create   ask for a queued resource, and wait until it is there
+  setup    copy the last commit to every worker, and install it there
+  train    start ttt-train with FLAGS on every worker; it outlives the connection
+  status   state of the queued resource, and of training on each worker
+  logs     follow the log of the first worker
+  stop     end training: SIGTERM, then SIGKILL
+  delete   delete the queued resource and its TPUs, which cost money until then
+
+Options. Each that takes a value can be set by the environment too: --zone=Z is POD_ZONE=Z.
+  --name=NAME      of the queued resource; needed
+  --zone=ZONE      needed
+  --project=ID     default: gcloud's own
+  --type=TYPE      create: accelerator type, say v5litepod-16
+  --runtime=IMAGE  create: software of the TPU VMs; default: Google's for the type
+  --slices=N       how many slices of TYPE train together; default 1
+  --spot           create: a spot TPU, cheaper, and taken away at any time
+  --wait=SECONDS   create: how long to wait until it is there; default 86400
+  --env=KEY=VALUE  train: a variable for ttt-train; may be repeated
+  --retries=N      train: stay here and, up to N times, create what was preempted, set it
+                   up and start again; needs the options of create; default 0
+  --poll=SECONDS   between two looks at a state; default 60
+  --grace=SECONDS  stop: between SIGTERM and SIGKILL; default 120
+  --create-flag=F, --ssh-flag=F   one more flag for gcloud; may be repeated
+  --dry-run        print the calls of gcloud, and make none
+END
+}
+
+say() {
+  echo "$*" >&2
+}
+
+fail() {
+  say "error: $*"
+  exit 1
+}
+
+# A word as a shell reads it.
+quoted() {
+  case $1 in
+    '' | *[!A-Za-z0-9_./:=,@%+-]*) sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/" <<< "$1" ;;
+    *) echo "$1" ;;
+  esac
+}
+
+settings() {
+  name=${POD_NAME:-} zone=${POD_ZONE:-} project=${POD_PROJECT:-}
+  type=${POD_TYPE:-} runtime=${POD_RUNTIME:-} slices=${POD_SLICES:-1} wait=${POD_WAIT:-86400}
+  retries=${POD_RETRIES:-0} poll=${POD_POLL:-60} grace=${POD_GRACE:-120}
+  spot='' dry='' environment='' flags='' create_flags=() ssh_flags=()
+  local pair
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --name=* | --zone=* | --project=* | --type=* | --runtime=* | --slices=* | --wait=* | \
+        --retries=* | --poll=* | --grace=*)
+        pair=${1#--}
+        printf -v "${pair%%=*}" %s "${pair#*=}"
+        ;;
+      --spot) spot=yes ;;
+      --dry-run) dry=yes ;;
+      --env=[A-Za-z_]*=*)
+        pair=${1#--env=}
+        environment+="${pair%%=*}=$(quoted "${pair#*=}") "
+        ;;
+      --create-flag=*) create_flags+=("${1#*=}") ;;
+      --ssh-flag=*) ssh_flags+=("${1#*=}") ;;
+      --)
+        shift
+        for pair in "$@"; do flags+=" $(quoted "$pair")"; done
+        break
+        ;;
+      *) fail "unknown option $1 (see launch/tpu_pod.sh --help)" ;;
+    esac
+    shift
+  done
+  [ -n "$name" ] || fail 'name the queued resource: --name=NAME'
+  [ -n "$zone" ] || fail 'name the zone: --zone=ZONE'
+  for pair in slices wait retries grace; do
+    [[ ${!pair} =~ ^[0-9]+$ ]] || fail "--$pair=${!pair} is not a whole number"
+  done
+  [[ $poll =~ ^[0-9.]+$ ]] || fail "--poll=$poll is not a number"
+  where=(--zone="$zone")
+  [ -z "$project" ] || where+=(--project="$project")
+}
+
+# What Google names for JAX: https://docs.cloud.google.com/tpu/docs/runtimes
+default_runtime() {
+  case $type in
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v4-*) echo tpu-ubuntu2204-base ;;
+    *) fail "which software has a TPU of type '$type'? --runtime=IMAGE" ;;
+  esac
+}
+
+# Calls gcloud, or shows the call: on 3, because what gcloud prints may be read by a program.
+cloud() {
+  local word line=''
+  set -- gcloud compute tpus queued-resources "$@" "${where[@]}"
+  if [ -z "$dry" ]; then
+    "$@"
+  else
+    for word in "$@"; do line+="$(quoted "$word") "; done
+    echo "${line% }" >&3
+  fi
+}
+
+# The state of the queued resource, empty if there is none. In a dry run it is as hoped for.
+state() {
+  cloud list --filter="name~/$name\$" --format='value(state.state)' || return
+  [ -z "$dry" ] || echo "$hoped"
+}
+
+# Runs a command on every worker of every slice, and keeps their answers: [HOST] ...
+everywhere() {
+  cloud ssh "$name" --node=all --worker=all ${ssh_flags[@]+"${ssh_flags[@]}"} \
+    --command="$1" | tee "$scratch/output" || return
+  grep '^\[' "$scratch/output" > "$scratch/answers" || true
+  # gcloud passes over a slice that it cannot reach, without an error.
+  if [ -z "$dry" ] && [ "$(wc -l < "$scratch/answers")" -lt "$slices" ]; then
+    say "not every slice of $name answers"
+    return 1
+  fi
+}
+
+# Has every worker do what launch/worker.sh says.
+worker() {
+  everywhere "if [ -d ttt_jax/source ]; then $1; else echo \"[\$(hostname)] not set up\"; fi"
+}
+
+create() {
+  local now requested='' before='' deadline=$((SECONDS + wait))
+  [ -n "$type" ] || fail 'name the accelerator type: --type=TYPE'
+  runtime=${runtime:-$(default_runtime)} || exit
+  while [ "$SECONDS" -lt "$deadline" ]; do
+    now=$(state) || { [ -n "$before" ] && now=$before; } || return # a slip while waiting
+    [ "$now" = "$before" ] || say "$name: ${now:-not there}"
+    before=$now
+    case $now in
+      ACTIVE) return ;;
+      '')
+        [ -n "$requested" ] || request || return
+        requested=yes hoped=ACTIVE
+        ;;
+      SUSPENDED | FAILED) # preempted, or never there: it stays so, and keeps its name
+        [ -z "$requested" ] || break
+        cloud delete "$name" --force --quiet || return
+        continue
+        ;;
+    esac
+    [ -n "$dry" ] || sleep "$poll"
+  done
+  say "$name is ${now:-not there}; create again to go on waiting, delete to give up"
+  return 1
+}
+
+request() {
+  local options=(--accelerator-type="$type" --runtime-version="$runtime")
+  if [ "$slices" -gt 1 ]; then
+    options+=(--node-count="$slices" --node-prefix="$name")
+  else
+    options+=(--node-id="$name")
+  fi
+  [ -z "$spot" ] || options+=(--spot)
+  cloud create "$name" "${options[@]}" ${create_flags[@]+"${create_flags[@]}"}
+}
+
+active() {
+  local now
+  now=$(state) || return
+  [ "$now" = ACTIVE ] || { say "$name is ${now:-not there}: create it first"; return 1; }
+}
+
+setup() {
+  active || return
+  git diff --quiet HEAD || say 'note: what is not committed stays here'
+  git archive --format=tar.gz --output="$scratch/source.tar.gz" "$commit" || return
+  cloud scp "$scratch/source.tar.gz" "$name:ttt_jax.tar.gz" --node=all --worker=all \
+    ${ssh_flags[@]+"${ssh_flags[@]}"} || return
+  # Files get the time of the copy, so that an environment made before is brought up to date.
+  everywhere "rm -rf ttt_jax/new && mkdir -p ttt_jax/new && \
+tar -xzmf ttt_jax.tar.gz -C ttt_jax/new && bash ttt_jax/new/launch/worker.sh setup $commit"
+}
+
+start() {
+  worker "${environment}bash ttt_jax/source/launch/worker.sh start$flags" || return
+  ! grep -q '\] not set up' "$scratch/answers" || { say 'set it up first'; return 1; }
+}
+
+# Waits until training is over. Fails if it is to be started again.
+watch() {
+  local now silent=0
+  [ -z "$dry" ] || return 0
+  while [ "$silent" -lt 5 ]; do
+    sleep "$poll"
+    silent=$((silent + 1))
+    now=$(state) || continue
+    [ "$now" = ACTIVE ] || { say "$name is ${now:-not there}"; return 1; }
+    worker "$look" > /dev/null || continue
+    silent=0
+    if ! grep -q '\] running' "$scratch/answers"; then
+      cat "$scratch/answers"
+      grep -q '\] stopped' "$scratch/answers" || ! grep -qv '\] finished' "$scratch/answers"
+      return
+    fi
+  done
+  say "$name does not answer"
+  return 1
+}
+
+train() {
+  local left
+  [ -n "$flags" ] || fail 'train needs flags for ttt-train: -- --config=... --workdir=...'
+  if [ "$retries" -eq 0 ]; then
+    active && start
+    return
+  fi
+  for ((left = retries; ; left--)); do
+    create && setup && start && watch && return
+    [ "$left" -gt 0 ] || fail "given up after $retries retries; $name costs until deleted"
+    say "starting again; retries left: $((left - 1))"
+    sleep "$poll"
+  done
+}
+
+status() {
+  local now
+  now=$(state) || return
+  echo "$name: ${now:-not there}"
+  [ "$now" != ACTIVE ] || worker "$look"
+}
+
+logs() {
+  active || return
+  cloud ssh "$name" --node=0 --worker=0 ${ssh_flags[@]+"${ssh_flags[@]}"} \
+    --command='tail -n 100 -F ttt_jax/train.log'
+}
+
+stop() {
+  local now
+  now=$(state) || return
+  if [ "$now" = ACTIVE ]; then
+    worker "bash ttt_jax/source/launch/worker.sh stop $grace"
+  else
+    echo "$name: ${now:-not there}"
+  fi
+}
+
+delete() {
+  local now
+  now=$(state) || return
+  case $now in
+    '' | DELETING) echo "$name: ${now:-not there}" ;;
+    *) cloud delete "$name" --force --quiet ;;
+  esac
+}
+
+main() {
+  local command=${1:-}
+  case $command in
+    create | setup | train | status | logs | stop | delete) shift ;;
+    --help | help) usage && return ;;
+    *) fail "begin with create, setup, train, status, logs, stop or delete, not '$command'" ;;
+  esac
+  settings "$@"
+  cd "$(dirname "$0")/.."
+  commit=$(git rev-parse HEAD)
+  look='bash ttt_jax/source/launch/worker.sh status'
+  hoped=ACTIVE
+  [ "$command" != create ] || hoped=''
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  "$command"
+}
+
+exec 3>&1
+main "$@"
+exit

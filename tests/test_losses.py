@@ -116,7 +116,9 @@ def test_the_loss_is_laid_out_as_the_mesh_is():
     ({'data': 1, 'tensor': 8}, ((), (), ('tensor',), ())),
   ):
     mesh = sharding.make_mesh(
-      config_lib.Mesh(**{'slices': 1, 'fsdp': 1, 'sequence': 1, 'tensor': 1} | sizes)
+      config_lib.Mesh(
+        **{'slices': 1, 'outer': 1, 'fsdp': 1, 'sequence': 1, 'tensor': 1} | sizes
+      )
     )
     with jax.set_mesh(mesh):
       assert axes() == wanted

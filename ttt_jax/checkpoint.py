@@ -7,13 +7,16 @@
 Whoever wants to use a model needs this folder alone, and reads its parameters alone.
 """
 
+import contextlib
 import json
 import pathlib
+import time
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
@@ -227,6 +230,40 @@ def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
       raise CheckpointError(
         f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'
       )
+
+
+def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
+  """Refuses a folder that is another one on the machine of another process.
+
+  Each process would keep its part of a checkpoint to itself, and no checkpoint could be read.
+
+  Args:
+    workdir: folder of the run, which is made.
+    patience: seconds until what one process writes must be seen by all; file systems of
+      networks take their time.
+
+  Raises:
+    CheckpointError: in all processes, if some do not see what the first one writes.
+  """
+  if jax.process_count() == 1:
+    return
+  token = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31))
+  mark = pathlib.Path(workdir, f'.shared-{token}')
+  if jax.process_index() == 0:
+    with contextlib.suppress(OSError):  # then none will see it
+      mark.parent.mkdir(parents=True, exist_ok=True)
+      mark.touch()
+  end = time.monotonic() + patience
+  while not (found := mark.exists()) and time.monotonic() < end:
+    time.sleep(0.1)
+  blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(found)))
+  if found and jax.process_index() == 0:
+    mark.unlink()
+  if blind.size:
+    raise CheckpointError(
+      f'{workdir} is not one folder for all processes: what process 0 writes to it, '
+      f'processes {blind.tolist()} do not see; mount one storage on every machine'
+    )
 
 
 def _differences(old: dict, new: dict):

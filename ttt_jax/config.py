@@ -64,7 +64,7 @@ class Mask:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """The diffusion of audio, its weights, and the paper's three strategies."""
+  """The diffusion of audio, its weights, and the strategies of training."""
 
   schedule: str
   power: float
@@ -75,6 +75,7 @@ class Objective:
   sst: float
   sst_range: tuple[float, float]
   sst_above: int
+  condition_dropout: float
   restrict_classes: bool
   z_loss: float
 
@@ -83,7 +84,7 @@ class Objective:
     _one_of('objective.normalization', self.normalization, ('document', 'token'))
     _require(0 < self.epsilon < 1, 'objective.epsilon', self.epsilon, 'between 0 and 1')
     _positive('objective', self, 'power', 'sst_above')
-    for name in ('banom', 'ppm', 'sst'):
+    for name in ('banom', 'ppm', 'sst', 'condition_dropout'):
       value = getattr(self, name)
       _require(0 <= value <= 1, f'objective.{name}', value, 'a probability')
     _require(self.z_loss >= 0, 'objective.z_loss', self.z_loss, 'at least 0')
@@ -136,7 +137,7 @@ class Model:
     )
     for name in ('dtype', 'reduce_dtype'):
       _one_of(f'model.{name}', getattr(self, name), ('float32', 'bfloat16'))
-    _one_of('model.remat', self.remat, ('none', 'attention', 'products', 'full'))
+    _one_of('model.remat', self.remat, ('none', 'products', 'gate', 'attention', 'full'))
     options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
     _one_of('model.attention', self.attention, options)
     _require(
@@ -206,6 +207,7 @@ class Mesh:
 
   slices: int
   data: int
+  outer: int
   fsdp: int
   sequence: int
   tensor: int
@@ -225,6 +227,7 @@ class Sampling:
   steps_per_block: int
   order: str
   threshold: float
+  guidance: float
   temperature: float
   top_k: int
   top_p: float
@@ -241,8 +244,9 @@ class Sampling:
     _require(0 <= value < 1, 'sampling.threshold', value, 'in [0, 1)')
     goes = value == 0 or self.order == 'confidence'
     _require(goes, 'sampling.threshold', value, "0 where order is 'random'")
-    value = self.temperature
-    _require(value >= 0, 'sampling.temperature', value, 'at least 0')
+    for name in ('guidance', 'temperature'):
+      value = getattr(self, name)
+      _require(value >= 0, f'sampling.{name}', value, 'at least 0')
     _require(self.top_k >= 0, 'sampling.top_k', self.top_k, 'at least 0')
     _require(0 < self.top_p <= 1, 'sampling.top_p', self.top_p, 'in (0, 1]')
     fits = self.block_size <= self.max_audio

@@ -10,19 +10,24 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 from ttt_jax.ops import axes as axes_lib
 
-AXES = ('slices', 'data', 'fsdp', 'sequence', 'tensor')
-ROWS = ('slices', 'data', 'fsdp')  # those along which the rows of a batch are cut
+AXES = ('slices', 'data', 'outer', 'fsdp', 'sequence', 'tensor')
+ROWS = ('slices', 'data', 'outer', 'fsdp')  # those along which the rows of a batch are cut
 
-# Parameters are cut along `fsdp` by their model width and along `tensor` by what is computed
-# in parallel; tables of the vocabulary by rows along both, as no other cut leaves each device
-# whole tiles of them. A batch is cut by rows along the axes of ROWS, a row along `sequence`.
-# Along `slices`, which a slow network joins, nothing but gradients is exchanged.
+# Parameters are cut along `fsdp` and `outer` by their model width and along `tensor` by what is
+# computed in parallel; tables of the vocabulary by rows along all three, as no other cut leaves
+# each device whole tiles of them. A batch is cut by rows along the axes of ROWS, a row along
+# `sequence`. Along `slices`, which a slow network joins, only gradients are exchanged.
+#
+# FSDP has two axes because a TPU adds up along one ring of its torus at a time: gradients are
+# first added up along `fsdp` alone ('summed'), and what is left, as many times smaller, along
+# `outer`. Along both at once the compiler sends every sum to every device, twice as much.
 RULES = (
   ('batch', ROWS),
   ('length', 'sequence'),
   ('activation', None),
-  ('embed', 'fsdp'),
-  ('vocabulary', ('tensor', 'fsdp')),
+  ('embed', ('fsdp', 'outer')),
+  ('summed', 'fsdp'),
+  ('vocabulary', ('tensor', 'fsdp', 'outer')),
   ('heads', 'tensor'),
   ('kv_heads', 'tensor'),
   ('mlp', 'tensor'),
@@ -51,6 +56,8 @@ def make_mesh(config: config_lib.Mesh, devices: list | None = None) -> Mesh:
     )
   slices, *shape = (left if size == -1 else size for size in sizes)
   own = {getattr(device, 'slice_index', None) for device in devices}
+  if devices[0].platform == 'cpu':  # where several processes share a run, all are of slice 0
+    own = {None}
   if own != {None} and len(own) != slices:
     raise config_lib.ConfigError(
       f'config.mesh.slices is {slices}, but the devices are of {len(own)} slices'
@@ -161,11 +168,11 @@ def put_batch(batch: batch_lib.Batch, mesh: Mesh, batch_size: int) -> batch_lib.
 
 
 def check_model(config: config_lib.Model, mesh: Mesh) -> None:
-  """Raises ConfigError if the model cannot be cut along `tensor` or `fsdp`."""
+  """Raises ConfigError if the model cannot be cut along the axes of parameters."""
   for axes, names in (
     (('tensor',), ('heads', 'kv_heads', 'mlp_width')),
-    (('fsdp',), ('width',)),
-    (('tensor', 'fsdp'), ('vocabulary_multiple',)),
+    (('fsdp', 'outer'), ('width',)),
+    (('tensor', 'fsdp', 'outer'), ('vocabulary_multiple',)),
   ):
     ways = int(np.prod([mesh.shape[axis] for axis in axes]))
     for name in names:

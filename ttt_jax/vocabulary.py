@@ -185,6 +185,11 @@ class Vocabulary:
     }
 
   @property
+  def begins(self) -> tuple[int, int]:
+    """Every begin-of-audio token."""
+    return (self.begin_audio, self.begin_last)
+
+  @property
   def ends(self) -> tuple[int, int, int]:
     """Every end-of-audio token."""
     return (self.end_prompt, self.end_inner, self.end_last)

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
 
@@ -98,10 +100,15 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
     assert 'error: the model answered without audio' in said
   recording = next((folder / 'data' / 'audio').glob('*.wav'))
   wave, rate = audio_io.read_wav(recording)
-  other = tmp_path / 'stereo.wav'
+  other, silence = tmp_path / 'stereo.wav', tmp_path / 'silence.wav'
   soundfile.write(other, np.stack([wave, wave], 1)[::2], 44_100)
-  for flag in (f'--transcribe={recording}', f'--ask={other}'):
-    code, said = tool('generate', f'--checkpoint={run}', flag)
+  audio_io.write_wav(silence, np.zeros(16_000, np.float32), 16_000)
+  for flags in (
+    [f'--transcribe={recording}'],
+    [f'--ask={other}', '--stream'],
+    [f'--transcribe={silence}', '--stream'],
+  ):
+    code, said = tool('generate', f'--checkpoint={run}', *flags)
     assert code == 0, said
 
 
@@ -109,6 +116,8 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
   'flags,message',
   [
     (['--transcribe={missing}'], 'no such sound file'),
+    (['--transcribe={empty}', '--stream'], 'empty.wav: holds no samples'),
+    (['--speak=one', '--out=-', '--checkpoint=/nowhere'], 'no run is described here'),
     (['--transcribe={nan}'], 'nan'),
     (['--transcribe={text}'], 'not a readable sound file'),
     (['--speak=one'], '--speak needs --out'),
@@ -129,7 +138,9 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
   soundfile.write(nan, np.full(100, np.nan, np.float32), 16_000, subtype='FLOAT')
   text = tmp_path / 'text.wav'
   text.write_text('not a recording')
-  paths = {'missing': tmp_path / 'missing.wav', 'nan': nan, 'text': text}
+  empty = tmp_path / 'empty.wav'
+  soundfile.write(empty, np.zeros(0, np.float32), 16_000)
+  paths = {'missing': tmp_path / 'missing.wav', 'nan': nan, 'text': text, 'empty': empty}
   flags = [flag.format(**paths) for flag in flags]
   code, said = tool('generate', f'--checkpoint={folder / "run"}', *flags)
   assert code != 0 and message in said and 'Traceback' not in said
@@ -145,11 +156,31 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
     ([], '--config=FILE is needed'),
     (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
     (['--config=configs/tiny.py', '--profile_steps=15:10'], '--profile_steps=15:10: give'),
+    (['--process=0'], 'need --distributed'),
+    (['--distributed', '--coordinator=here:1'], 'go together'),
+    (['--distributed', '--coordinator=here'], '--coordinator=here: it has no port'),
   ],
 )
 def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message):
   code, said = tool('train', f'--workdir={tmp_path / "run"}', *flags)
   assert code != 0 and message in said and 'Traceback' not in said, said
+
+
+def test_sigterm_ends_a_process_that_trains_with_others():
+  script = """
+import os, signal, sys, time
+from absl import flags
+from ttt_jax.cli import train
+flags.FLAGS(['x', '--workdir=x', '--coordinator=127.0.0.1:' + sys.argv[1],
+             '--processes=1', '--process=0'])
+train._join()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(2)
+"""
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  done = subprocess.run([sys.executable, '-c', script, str(port)], cwd=ROOT, check=False)
+  assert done.returncode == -signal.SIGTERM
 
 
 def test_a_run_goes_to_hugging_face_and_back_and_on(folder, tmp_path):

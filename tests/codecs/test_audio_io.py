@@ -36,6 +36,36 @@ def test_loud_samples_are_clipped_not_wrapped(tmp_path):
   np.testing.assert_allclose(audio_io.read_wav(path)[0], [1, -1, 0.25], atol=1e-4)
 
 
+def test_a_growing_file_is_whole_after_each_piece(tmp_path):
+  path, tone = tmp_path / 'tone.wav', _tone(16_000)
+  with audio_io.WavWriter(path, 16_000) as file:
+    with wave_module.open(str(path)) as stored:
+      assert stored.getnframes() == 0
+    for end in (1, 3000, 8000):
+      file.write(tone[len(soundfile.read(path)[0]) : end])
+      found, rate = soundfile.read(path)
+      assert rate == 16_000 and path.stat().st_size == 44 + 2 * end
+      np.testing.assert_allclose(found, tone[:end], atol=1 / 32768)
+  audio_io.write_wav(tmp_path / 'whole.wav', tone, 16_000)
+  assert path.read_bytes() == (tmp_path / 'whole.wav').read_bytes()
+
+
+def test_a_pipe_gets_sound_of_open_length(tmp_path):
+  code = (
+    'import sys, numpy as np; from ttt_jax.codecs import audio_io\n'
+    'file = audio_io.WavWriter("-", 8000)\n'
+    'for _ in range(3): file.write(np.full(50, 0.5, np.float32))\n'
+    'file.close(); print("open", file=sys.stdout)'
+  )
+  command = [sys.executable, '-c', code]
+  piped = subprocess.run(command, check=True, capture_output=True).stdout
+  path = tmp_path / 'piped.wav'
+  path.write_bytes(piped.removesuffix(b'open\n'))
+  assert len(piped) == 44 + 300 + 5
+  wave, rate = audio_io.read_wav(path)
+  assert rate == 8000 and (wave == 0.5).all() and len(wave) == 150
+
+
 def test_stereo_is_averaged_and_flac_is_read(tmp_path):
   path = tmp_path / 'stereo.flac'
   left = _tone(8_000)
@@ -95,6 +125,9 @@ def test_unwritable_paths(tmp_path):
   for path in (tmp_path / 'no_such_folder' / 'a.wav', tmp_path):
     with pytest.raises(audio_io.AudioError, match=re.escape(str(path)) + '.*cannot be written'):
       audio_io.write_wav(path, _tone(16_000), 16_000)
+  file = audio_io.WavWriter(tmp_path / 'a.wav', 16_000)
+  with file, pytest.raises(audio_io.AudioError, match='a.wav: holds no samples'):
+    file.write(_tone(16_000, 0))
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,15 @@ from ttt_jax import config as config_lib
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.conversion import families, table
+from ttt_jax.diffusion import corruption
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 
 FILES = ('configuration_ttt.py', 'modeling_ttt.py')
 FOLDER = pathlib.Path(ttt_jax.__file__).parent / 'conversion' / 'exported'
-SAMPLING = ('block_size', 'steps_per_block', 'temperature', 'max_text', 'max_audio')
+SAMPLING = (
+  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+)
 ROWS = 40  # of the embedding; the last ones are padding
 
 VOCABULARY = vocabulary_lib.Vocabulary(
@@ -63,14 +66,14 @@ def sections(case):
 
 
 CASES = {
-  'span': Case(config_lib.Mask('span', 3, False), sampling_of(4, 2, 0.0, 10, 10)),
+  'span': Case(config_lib.Mask('span', 3, False), sampling_of(4, 2, 0.0, 0.0, 10, 10)),
   # Blocks of the mask that are not those of decoding, and steps that reveal nothing.
-  'block': Case(config_lib.Mask('block', 3, False), sampling_of(4, 5, 0.0, 10, 10)),
-  'causal': Case(config_lib.Mask('span', 3, True), sampling_of(5, 3, 0.0, 10, 10)),
-  'causal block': Case(config_lib.Mask('block', 2, True), sampling_of(4, 2, 0.0, 10, 10)),
+  'block': Case(config_lib.Mask('block', 3, False), sampling_of(4, 5, 0.0, 0.0, 10, 10)),
+  'causal': Case(config_lib.Mask('span', 3, True), sampling_of(5, 3, 0.0, 0.0, 10, 10)),
+  'causal block': Case(config_lib.Mask('block', 2, True), sampling_of(4, 2, 1.5, 0.0, 10, 10)),
   'end as text': Case(
     config_lib.Mask('block', 3, True),
-    sampling_of(4, 2, 0.0, 10, 10),
+    sampling_of(4, 2, 0.0, 0.0, 10, 10),
     dataclasses.replace(VOCABULARY, end_prompt=7),
   ),
 }
@@ -281,6 +284,20 @@ def test_greedy_answers_are_those_of_our_decoder(exported, family, case):
   assert not any(vocabulary.end_prompt in answer.tokens for answer in ours)
 
 
+@pytest.mark.parametrize('case', ['span', 'end as text'])
+def test_guidance_hides_what_training_hides(exported, case):
+  vocabulary, rng = CASES[case].vocabulary, np.random.default_rng(0)
+  code = sys.modules[type(exported('Qwen2', case)).__module__]
+  special = [7, 9, 10, 11, 12, 13, 28, 29, 30]
+  for _ in range(300):
+    tokens = rng.choice(special, rng.integers(1, 12))
+    spans = vocabulary.spans(tokens)
+    ours = ~vocabulary.is_prompt(tokens, spans)
+    hidden = corruption.condition(tokens, spans, ours, vocabulary)
+    found = code.without_condition(tokens.tolist(), vocabulary)
+    assert found == np.where(hidden, vocabulary.mask, tokens).tolist()
+
+
 def test_answers_of_a_batch_are_those_of_its_rows(exported, tmp_path):
   wanted = [
     exported('Qwen2', 'block').generate(torch.tensor(p)[None])[0].tolist() for p in prompts()
@@ -301,7 +318,7 @@ def test_answers_of_a_batch_are_those_of_its_rows(exported, tmp_path):
 
 def test_settings_given_to_generate_go_before_those_of_the_config(exported):
   model, case = exported('Qwen3', 'span'), CASES['span']
-  sampling = sampling_of(3, 2, 0.0, 4, 6)
+  sampling = sampling_of(3, 2, 1.0, 0.0, 4, 6)
   for prompt, wanted in zip(prompts(), our_answers('Qwen3', VOCABULARY, sampling, case.mask)):
     found = model.generate(
       torch.tensor(prompt)[None], **{name: getattr(sampling, name) for name in SAMPLING}
@@ -381,6 +398,7 @@ def test_saved_again_it_is_the_same(tmp_path, exported, family):
     ('mask', {'size': 1}, 'unknown in ttt.mask: size'),
     ('sampling', {'max_audio': 3}, 'sampling.block_size is 4, but must be at most max_audio'),
     ('sampling', {'temperature': -1}, 'sampling.temperature is -1'),
+    ('sampling', {'guidance': -1}, 'sampling.guidance is -1'),
     ('sampling', {'max_text': 1.5}, 'sampling.max_text is 1.5'),
   ],
 )

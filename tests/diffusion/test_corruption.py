@@ -8,9 +8,9 @@ from ttt_jax import chat
 from ttt_jax.diffusion import corruption
 
 
-def draws(document, time=0.5, banom=False, keep=0, seed=0):
+def draws(document, time=0.5, banom=False, keep=0, seed=0, dropped=False):
   uniforms = np.random.default_rng(seed).random(len(document.tokens))
-  return corruption.Draws(time, uniforms, banom, keep)
+  return corruption.Draws(time, uniforms, banom, keep, dropped)
 
 
 def paper_loss(document, corrupted, nll, p, vocabulary, banom, keep):
@@ -87,7 +87,9 @@ def test_a_masked_end_predicts_itself_and_a_clean_one_the_text_behind_it(assets)
   for p, wanted in ((1.0, v.end_last), (0.0, v.turn_end)):
     uniforms = np.full(len(document.tokens), 0.5)
     uniforms[start : end - 1] = 2  # never masked
-    out = corruption.corrupt(document, corruption.Draws(p, uniforms, False, 0), objective, v)
+    out = corruption.corrupt(
+      document, corruption.Draws(p, uniforms, False, 0, False), objective, v
+    )
     assert out.targets[end - 1] == wanted and out.weights[end - 1] > 0
     # The last target is the line break behind the end of the turn.
     assert out.targets[end] == assets.tokenizer.encode('\n')[0]
@@ -121,6 +123,36 @@ def test_ppm_keeps_the_first_spans_clean(assets, documents):
   per_span = [masked[a:b].all() for a, b in document.spans[document.responses]]
   assert per_span == [False, False] + [True] * (len(per_span) - 2)
   assert [masked[a:b].any() for a, b in document.spans[document.responses]] == per_span
+
+
+@settings(deadline=None)
+@given(
+  number=st.integers(0, 59),
+  time=st.floats(0, 1),
+  keep=st.integers(0, 2),
+  seed=st.integers(0, 99),
+)
+def test_a_dropped_condition_leaves_response_audio_alone(
+  assets, documents, number, time, keep, seed
+):
+  document, v = documents[number], assets.vocabulary
+  objective = make_config().objective
+  keep = min(keep, max(0, int(document.responses.sum()) - 1))
+  whole, out = (
+    corruption.corrupt(
+      document, draws(document, time, False, keep, seed, dropped), objective, v
+    )
+    for dropped in (False, True)
+  )
+  # By hand: tokens of an answer's audio are targets of audio class; a begin stands before one.
+  audio = [t and i >= v.audio_start for t, i in zip(document.targets, document.tokens)]
+  for i, token in enumerate(document.tokens):
+    begins = token in (v.begin_audio, v.begin_last) and audio[i + 1]
+    assert out.inputs[i] == (whole.inputs[i] if audio[i] or begins else v.mask)
+    kept = audio[i] and whole.inputs[i] == v.mask
+    for field in ('targets', 'weights', 'noise'):
+      assert getattr(out, field)[i] == (getattr(whole, field)[i] if kept else 0)
+  assert out.count == corruption.maskable(document, keep).sum()
 
 
 @given(

@@ -59,7 +59,7 @@ def test_packed_documents_are_as_if_alone():
   np.testing.assert_allclose(packed[:, LENGTH:], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize('remat', ['attention', 'products', 'full'])
+@pytest.mark.parametrize('remat', ['products', 'gate', 'attention', 'full'])
 def test_remat_changes_no_gradient(remat):
   _, params = make()
   gradients = [

@@ -94,7 +94,7 @@ def test_decoding_compiles_for_a_tpu_and_reads_the_cache_as_it_lies():
 
 @by_libtpu
 def test_a_mesh_of_tpus_compiles_within_scan_and_remat():
-  sizes = config_lib.Mesh(slices=1, data=1, fsdp=1, sequence=2, tensor=2)
+  sizes = config_lib.Mesh(slices=1, data=1, outer=1, fsdp=1, sequence=2, tensor=2)
   mesh = sharding.make_mesh(sizes, devices('v5p:2x2x1'))
   policy = jax.checkpoint_policies.save_only_these_names('attention_out', 'attention_lse')
 

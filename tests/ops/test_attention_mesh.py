@@ -18,7 +18,7 @@ from ttt_jax.ops.attention import sharded
 
 
 def on_mesh(data=1, fsdp=1, sequence=1, tensor=1):
-  return sharding.make_mesh(config_lib.Mesh(1, data, fsdp, sequence, tensor))
+  return sharding.make_mesh(config_lib.Mesh(1, data, 1, fsdp, sequence, tensor))
 
 
 @pytest.mark.parametrize(

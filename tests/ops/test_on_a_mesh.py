@@ -9,9 +9,10 @@ from ttt_jax.ops import axes as axes_lib
 from ttt_jax.ops import embedding
 from ttt_jax.ops import product as product_lib
 
-ROWS, WIDTH, B, L = 12, 6, 8, 4
+ROWS, WIDTH, B, L = 16, 6, 8, 4
 AXES = {
   'cut and stored': axes_lib.Axes(('data', 'fsdp'), (), ('tensor',), ('fsdp',)),
+  'stored twice': axes_lib.Axes(('data', 'fsdp'), (), ('tensor',), ('fsdp', 'data')),
   'stored': axes_lib.Axes(('data', 'fsdp'), (), (), ('fsdp',)),
   'cut': axes_lib.Axes(('data',), ('fsdp',), ('tensor',), ()),
   'stored along positions': axes_lib.Axes(('data',), ('fsdp',), (), ('fsdp',)),
@@ -70,6 +71,13 @@ def test_the_gradient_of_a_frequent_id_does_not_drown():
   np.testing.assert_allclose(gradient[0, 0], 1 + 4095 / 512, rtol=1e-6)
 
 
+AXES_OF = {
+  'BLD,DNH->BLNH': ('embed', 'heads', 'head'),
+  'BLNH,NHD->BLD': ('heads', 'head', 'embed'),
+  'BLD,DF->BLF': ('embed', 'mlp'),
+}
+
+
 @pytest.mark.parametrize(
   'spec,shapes',
   [
@@ -81,7 +89,9 @@ def test_the_gradient_of_a_frequent_id_does_not_drown():
 def test_a_product_is_the_einsum(spec, shapes):
   rng = np.random.default_rng(0)
   x, weight = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
-  out, pull = jax.vjp(lambda *a: product_lib.product(spec, *a, 'float32'), x, weight)
+  out, pull = jax.vjp(
+    lambda *a: product_lib.product(spec, *a, AXES_OF[spec], 'float32'), x, weight
+  )
   wanted, pull_wanted = jax.vjp(lambda *a: jnp.einsum(spec, *a), x, weight)
   np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-5)
   for one, other in zip(pull(out), pull_wanted(wanted)):
@@ -96,7 +106,9 @@ def test_devices_add_up_in_the_dtype_that_is_asked_for():
 
   def error(dtype):
     weight = np.zeros((16, 8), np.float32)
-    _, pull = jax.vjp(lambda w: product_lib.product('BLD,DF->BLF', x, w, dtype), weight)
+    _, pull = jax.vjp(
+      lambda w: product_lib.product('BLD,DF->BLF', x, w, ('embed', 'mlp'), dtype), weight
+    )
     (gradient,) = pull(jnp.asarray(cotangent))
     assert gradient.dtype == np.float32
     return np.abs(gradient - exact).max() / np.abs(exact).max()

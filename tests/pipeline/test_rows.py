@@ -129,6 +129,52 @@ def test_strategies_have_their_probabilities(source, assets):
   assert np.mean(kept) == pytest.approx(0.35, abs=0.12) and set(kept) == {0, 1}
 
 
+def test_conditions_are_dropped_with_their_probability_and_nothing_else_is_drawn(source):
+  plain, made = (stream(source, objective__condition_dropout=p) for p in (0.0, 0.4))
+  dropped = []
+  for epoch in range(12):
+    for number in plain.plan(epoch).records:
+      document = source[int(number)].document
+      args = (epoch, int(number), document, 0.5)
+      was, now = plain._draw(*args), made._draw(*args)
+      for field in ('time', 'uniforms', 'banom', 'keep'):
+        np.testing.assert_array_equal(getattr(now, field), getattr(was, field))
+      assert not was.dropped
+      if now.banom or not document.responses.any():
+        assert not now.dropped
+      else:
+        dropped.append(now.dropped)
+  assert len(dropped) > 200 and np.mean(dropped) == pytest.approx(0.4, abs=0.08)
+
+
+@pytest.mark.parametrize('normalization', ['document', 'token'])
+def test_rows_without_condition_keep_mask_and_audio(source, assets, normalization):
+  settings = {'objective__normalization': normalization, 'objective__banom': 0.2}
+  plain, made = (stream(source, objective__condition_dropout=p, **settings) for p in (0.0, 1.0))
+  silent = 0
+  for index in range(len(plain.plan(0))):
+    was, now = plain[index], made[index]
+    for field in ('positions', 'kv_start', 'kv_end', 'noise'):
+      np.testing.assert_array_equal(getattr(now, field), getattr(was, field))
+    audio = was.noise > 0
+    np.testing.assert_array_equal(now.weights[audio], was.weights[audio])
+    np.testing.assert_array_equal(now.targets[audio], was.targets[audio])
+    for start in np.unique(was.kv_start[was.kv_end > was.kv_start]):
+      inside = (was.kv_start == start) & (was.kv_end > was.kv_start)
+      # Whole documents change, or nothing of them: there is audio to train, or there is not.
+      if (now.inputs != was.inputs)[inside].any():
+        assert not now.weights[inside & ~audio].any()
+        silent += 1
+      else:
+        np.testing.assert_array_equal(now.weights[inside], was.weights[inside])
+    if normalization == 'document':
+      assert now.normalizer == was.normalizer
+    else:
+      texts = [(row.weights > 0) & (row.noise == 0) for row in (was, now)]
+      assert was.normalizer - now.normalizer == texts[0].sum() - texts[1].sum()
+  assert silent > 10
+
+
 def test_times_cover_every_stretch_evenly(source):
   made = stream(source, objective__banom=0.0, objective__ppm=0.0, objective__epsilon=1e-6)
   levels = []

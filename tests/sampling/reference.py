@@ -76,6 +76,15 @@ class Dialogue:
     groups = mask_lib.document_groups(tokens, spans, self._mask, self._vocabulary)
     return tokens, mask_lib.group_ends(groups)
 
+  def bare(self) -> np.ndarray:
+    """Tokens as they are read without condition: of all but response audio only masks."""
+    v, tokens, out = self._vocabulary, self.tokens, [self._vocabulary.mask] * len(self.tokens)
+    for start, end in v.spans(np.array(tokens)):
+      if v.end_prompt not in (tokens[end - 1], *tokens[end : end + 1]):
+        begins = start > 0 and tokens[start - 1] in self._begins
+        out[start - begins : end] = tokens[start - begins : end]
+    return np.array(out, np.int32)
+
   def advance(self, ids: np.ndarray, priority: np.ndarray) -> None:
     """Takes the predictions at `query()`: int and float [block_size]."""
     if self._span is None:
@@ -135,7 +144,7 @@ class Decoder:
   def __init__(self, model, params, vocabulary, sampling, mask):
     self._params, self._settings = params, (vocabulary, sampling, mask)
 
-    def predict(params, inputs, kv_end, query, audio, seeds, counts):
+    def network(params, inputs, kv_end, query):
       positions = jnp.broadcast_to(jnp.arange(inputs.shape[1]), inputs.shape)
       hidden = model.apply(
         {'params': params},
@@ -143,7 +152,14 @@ class Decoder:
         method='hidden',
       )
       picked = jnp.take_along_axis(hidden, query[..., None], 1)
-      logits = model.apply({'params': params}, picked, method='unembed')
+      return model.apply({'params': params}, picked, method='unembed')
+
+    def predict(params, inputs, bare, kv_end, query, audio, seeds, counts):
+      logits = network(params, inputs, kv_end, query)
+      if sampling.guidance:
+        without = network(params, bare, kv_end, query)
+        guided = (1 + sampling.guidance) * logits - sampling.guidance * without
+        logits = jnp.where(audio[:, None, None], guided, logits)
       logits = draw.restrict(logits, audio[:, None], vocabulary)
       return draw.draw(logits, draw.keys(seeds, counts, query.shape[1]), sampling)
 
@@ -164,15 +180,16 @@ class Decoder:
     longest = max(len(tokens) for tokens, _ in views)
     length = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
     size = len(rows)
-    inputs, kv_end = np.zeros((2, size, length), np.int32)
+    inputs, bare, kv_end = np.zeros((3, size, length), np.int32)
     query = np.zeros((size, len(rows[0].query())), np.int32)
     audio, row_seeds = np.zeros(size, bool), np.zeros(size, np.uint32)
     for i, (row, (tokens, ends)) in enumerate(zip(rows, views)):
       inputs[i, : len(tokens)], kv_end[i, : len(tokens)] = tokens, ends
+      bare[i, : len(tokens)] = row.bare()
       query[i], audio[i], row_seeds[i] = row.query(), row.in_audio, seeds[i]
     counts = np.full(size, count, np.int32)
     ids, priority = jax.device_get(
-      self._predict(self._params, inputs, kv_end, query, audio, row_seeds, counts)
+      self._predict(self._params, inputs, bare, kv_end, query, audio, row_seeds, counts)
     )
     for i, row in enumerate(rows):
       if not row.done:

@@ -31,6 +31,11 @@ CASES = {
   'block around': (Mask('block', 10, True), {'temperature': 0.7, 'top_k': 6, 'top_p': 0.9}),
   'threshold': (Mask('span', 3, True), {'threshold': 0.5, 'block_size': 6}),
   'long': (Mask('span', 3, False), {'max_text': 60, 'max_audio': 30}),
+  'guided': (Mask('span', 3, True), {'guidance': 0.8, 'threshold': 0.5, 'batch': 5}),
+  'guided blocks': (
+    Mask('block', 3, False),
+    {'guidance': 2.5, 'temperature': 1.0, 'top_k': 6, 'order': 'random'},
+  ),
   'one by one': (Mask('span', 3, False), {'block_size': 1, 'max_audio': 6}),
 }
 PROMPTS = 24
@@ -86,6 +91,9 @@ def test_answers_are_those_of_the_reference(name):
     assert answer.complete == wanted[i].complete
   check_coverage(wanted, args[3])
   assert len(speak.compiled) == len(set(speak.compiled)) < 16
+  # The network reads everything twice with guidance, and only then.
+  readings = 2 if args[3].guidance else 1
+  assert max(shape.batch for shape in speak.compiled) == readings * args[3].batch
   lengths = [len(p) + len(a.tokens) for p, a in zip(prompts(), wanted)]
   assert (max(lengths) > 128) == (name == 'long')  # the cache had to grow
 
@@ -133,17 +141,32 @@ def test_answers_do_not_depend_on_the_batch():
   assert said[0] == said[1] and speak([]) == []
 
 
-def test_a_cache_grows_in_the_middle_of_a_span():
+@pytest.mark.parametrize('guidance', [0.0, 1.0])
+def test_a_cache_grows_in_the_middle_of_a_span(guidance):
   # Nothing but the end of the cache, at 128, interrupts the passes.
   rng = np.random.default_rng(3)
   chosen = [np.append(rng.integers(0, 8, 118), 10).astype(np.int32) for _ in range(12)]
-  args = (*random_network(), VOCABULARY, settings({'batch': 1, 'max_audio': 24, 'max_text': 4}))
-  args = (*args, Mask('block', 4, False))
+  changes = {'batch': 1, 'max_audio': 24, 'max_text': 4, 'guidance': guidance}
+  args = (*random_network(), VOCABULARY)
+  args = (*args, settings(changes), Mask('block', 4, False))
   wanted = reference.Decoder(*args)(chosen)
   for answer, expected in zip(decoder.Decoder(*args)(chosen), wanted):
     assert answer.tokens.tolist() == expected.tokens.tolist()
   ends = [VOCABULARY.spans(answer.tokens)[0, 1] for answer in wanted]
   assert sum(119 + end > 128 for end in ends) > 1
+
+
+def test_guidance_changes_nothing_where_there_is_no_condition():
+  # Begins and what the model said itself are none; in the last two, there is some.
+  bare = [[10], [11], [10, 13, 17, 29, 11], [11, 15, 15, 30, 10, 22, 29, 10]]
+  given = [[3, 10], [10, 13, 17, 28, 11]]
+  chosen = [np.array(prompt, np.int32) for prompt in (*bare, *given)]
+  said = []
+  for scale in (0.0, 30.0):
+    limits = settings({'guidance': scale, 'max_text': 1, 'batch': 8})
+    speak = decoder.Decoder(*random_network(), VOCABULARY, limits, Mask('block', 3, True))
+    said.append([answer.tokens.tolist() for answer in speak(chosen)])
+  assert [a == b for a, b in zip(*said)] == [True] * len(bare) + [False] * len(given)
 
 
 def test_seeds_make_the_difference():
@@ -176,7 +199,7 @@ def test_the_greedy_words_are_what_the_network_says():
     assert len(tokens) > len(prompt)
 
 
-@pytest.mark.parametrize('name', ['span', 'block equal'])
+@pytest.mark.parametrize('name', ['span', 'block equal', 'guided'])
 def test_events_are_the_answer_as_it_becomes_final(name):
   mask, changes = CASES[name]
   speak = decoder.Decoder(*random_network(), VOCABULARY, settings(changes | {'batch': 1}), mask)
@@ -200,6 +223,24 @@ def test_events_are_the_answer_as_it_becomes_final(name):
         assert (VOCABULARY.is_audio(event.tokens) == (event.kind == 'audio')).all()
         position += len(event.tokens)
   assert kinds == {'text', 'audio', 'end'}
+
+
+def test_a_begin_token_that_ends_the_budget_ends_the_answer():
+  def speaker(limit):
+    limits = settings({'max_text': limit})
+    return decoder.Decoder(*random_network(), VOCABULARY, limits, Mask('span', 3, False))
+
+  chosen = prompts(8)
+  said = [answer.tokens for answer in speaker(16)(chosen)]
+  begins = [np.flatnonzero(np.isin(tokens, (10, 11))) for tokens in said]
+  number = next(i for i, places in enumerate(begins) if len(places))
+  wanted = said[number][: begins[number][-1] + 1]
+  speak = speaker(int((~VOCABULARY.is_audio(wanted)).sum()))
+  (cut,) = speak([chosen[number]], [number])
+  assert cut.tokens.tolist() == wanted.tolist() and not cut.complete
+  *_, last, done = speak.stream(chosen[number], number)
+  assert last.kind == 'text' and last.tokens[-1] in (10, 11)
+  assert done.kind == 'done' and not done.complete
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import reference
 from conftest import make_config
 
 from ttt_jax import chat, mask
+from ttt_jax.diffusion import corruption
 
 
 class Script:
@@ -70,3 +71,14 @@ def test_the_view_is_the_mask_of_training(assets, documents, audio, causal):
     block = 3 if audio == 'block' else None
     order = mask.order_groups(len(document.tokens), document.spans, block, prompts)
     np.testing.assert_array_equal(grown.view()[1], mask.group_ends(order))
+
+
+def test_what_is_read_without_condition_is_what_training_reads(assets, documents):
+  config = make_config()
+  for document in documents[:20]:
+    nothing = np.ones(len(document.tokens))
+    draws = corruption.Draws(0.5, nothing, False, 0, True)
+    out = corruption.corrupt(document, draws, config.objective, assets.vocabulary)
+    grown = reference.Dialogue([0], assets.vocabulary, config.sampling, config.mask)
+    grown.tokens = document.tokens.tolist()
+    assert grown.bare().tolist() == out.inputs.tolist()

@@ -56,7 +56,7 @@ def test_a_run_starts_from_another_on_any_mesh(given, toy_data, tmp_path, mesh):
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, wanted.astype(np.float32))
   gate = state.params['layers']['mlp']['gate']
-  assert gate.sharding.spec == jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
+  assert gate.sharding.spec == jax.sharding.PartitionSpec(None, ('fsdp', 'outer'), 'tensor')
 
 
 def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):

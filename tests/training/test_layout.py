@@ -80,7 +80,14 @@ def test_hidden_states_stay_cut(assets):
 
 def test_slices_are_runs_of_devices_that_have_none():
   mesh = sharding.make_mesh(make_config(mesh__slices=2, mesh__tensor=2).mesh)
-  assert dict(mesh.shape) == {'slices': 2, 'data': 2, 'fsdp': 1, 'sequence': 1, 'tensor': 2}
+  assert dict(mesh.shape) == {
+    'slices': 2,
+    'data': 2,
+    'outer': 1,
+    'fsdp': 1,
+    'sequence': 1,
+    'tensor': 2,
+  }
   ids = np.vectorize(lambda device: device.id)(mesh.devices)
   assert ids[0].max() < ids[1].min()
 

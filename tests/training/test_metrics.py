@@ -6,7 +6,7 @@ from conftest import make_config
 
 from data_pipelines import loader, rows
 from ttt_jax import losses
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.training import metrics
 
 SPENT = {'step': 6.0, 'start': 50.0, 'compile': 0.0, 'data': 2.0, 'save': 1.0, 'rest': 1.0}
@@ -44,7 +44,7 @@ def test_speed_is_of_all_time_but_what_comes_once(batch):
 
 def test_mfu_is_what_the_formula_says_of_the_batch(batch):
   model = make_config().model
-  operations = flops.training(model, 450, flops.measured(batch)) * batch.inputs.size
+  operations = formula.training(model, 450, formula.measured(batch)) * batch.inputs.size
   # Devices that could do twice as much in the ten seconds.
   yardstick = metrics.Yardstick(model, 450, 2 * operations / 10)
   found = metrics.speed(sums_of(batch), 3, SPENT, yardstick)['mfu']

@@ -3,6 +3,7 @@
 ttt-generate --checkpoint=RUN --speak="three seven one" --out=out.wav
 ttt-generate --checkpoint=RUN --transcribe=in.wav
 ttt-generate --checkpoint=RUN --ask=in.wav --out=answer.wav
+ttt-generate --checkpoint=RUN --speak="three seven one" --stream --out=- | aplay
 
 Settings of decoding are those of the run, then of --preset, then of their own flags.
 """
@@ -13,8 +14,9 @@ import sys
 
 from absl import flags
 
+from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint, errors
-from ttt_jax.cli import settings
+from ttt_jax.cli import answers, settings
 from ttt_jax.codecs import audio_io
 from ttt_jax.sampling import session as session_lib
 
@@ -22,20 +24,25 @@ _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Folder of a run.', requir
 _SPEAK = flags.DEFINE_string('speak', None, 'Text to say.')
 _TRANSCRIBE = flags.DEFINE_string('transcribe', None, 'Recording to write down.')
 _ASK = flags.DEFINE_string('ask', None, 'Recording of a question to answer.')
-_OUT = flags.DEFINE_string('out', None, 'WAV file for what the model says.')
+_OUT = flags.DEFINE_string('out', None, 'WAV file for what the model says; -: standard output.')
+_STREAM = flags.DEFINE_boolean('stream', False, 'Write text and sound as they come.')
 _VOICE = flags.DEFINE_integer('voice', 0, 'Voice to speak in, from 0.')
 _TEMPERATURE = flags.DEFINE_float('temperature', None, '0 takes the most likely token.')
 _BLOCK = flags.DEFINE_integer('block_size', None, 'Audio tokens decoded in parallel.')
 _STEPS = flags.DEFINE_integer('steps_per_block', None, 'Diffusion steps a block of audio.')
 _ORDER = flags.DEFINE_string('order', None, "'confidence' or 'random': what is revealed first.")
 _THRESHOLD = flags.DEFINE_float('threshold', None, 'Reveal all over this probability; 0: off.')
+_GUIDANCE = flags.DEFINE_float('guidance', None, 'How far audio goes with its condition.')
 _TOP_K = flags.DEFINE_integer('top_k', None, 'Draw among so many of the likeliest; 0: all.')
 _TOP_P = flags.DEFINE_float('top_p', None, 'Draw among the likeliest of this probability.')
 _PRESET = flags.DEFINE_string('preset', None, "'authors': as the method's authors decode.")
 _SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.')
 
 _PRESETS = {
-  'authors': {'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0}
+  'authors': {
+    **{'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0},
+    **{'guidance': 0.1},
+  }
 }
 
 
@@ -45,42 +52,39 @@ def _changes() -> dict[str, int | float | str]:
   if name is not None and name not in _PRESETS:
     known = ', '.join(_PRESETS)
     raise errors.UserError(f'--preset={name}: there is no such preset (there is: {known})')
-  own = (_BLOCK, _STEPS, _ORDER, _THRESHOLD, _TEMPERATURE, _TOP_K, _TOP_P)
+  own = (_BLOCK, _STEPS, _ORDER, _THRESHOLD, _GUIDANCE, _TEMPERATURE, _TOP_K, _TOP_P)
   given = {flag.name: flag.value for flag in own if flag.value is not None}
   return _PRESETS.get(name, {}) | given
 
 
-def main():
-  """Reads the flags."""
+def _request() -> tuple[str, str | session_lib.Recording]:
+  """The task that the flags name, and what the user says."""
   if sum(flag is not None for flag in (_SPEAK.value, _TRANSCRIBE.value, _ASK.value)) != 1:
     raise errors.UserError('give one of --speak=TEXT, --transcribe=WAV and --ask=WAV')
-  if _SPEAK.value is not None and not _SPEAK.value.strip():
+  if _TRANSCRIBE.value is not None:
+    return assets_lib.TRANSCRIBE, audio_io.read_wav(_TRANSCRIBE.value)
+  if _ASK.value is not None:
+    return assets_lib.ANSWER, audio_io.read_wav(_ASK.value)
+  if not _SPEAK.value.strip():
     raise errors.UserError('--speak has no text to say')
-  if _SPEAK.value is not None and not _OUT.value:
+  if not _OUT.value:
     raise errors.UserError('--speak needs --out=FILE.wav')
+  return assets_lib.SPEAK, _SPEAK.value
+
+
+def main():
+  """Reads the flags."""
+  task, said = _request()
   sampling = checkpoint.load_config(_CHECKPOINT.value).sampling
   sampling = dataclasses.replace(sampling, **_changes())
   if _SEED.value < 0:
     raise errors.UserError('--seed must be at least 0')
-  if _SPEAK.value is None:
-    recording = _ASK.value if _TRANSCRIBE.value is None else _TRANSCRIBE.value
-    wave, rate = audio_io.read_wav(recording)
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)
-  if _SPEAK.value is not None:
-    reply = session.speak(_SPEAK.value, _VOICE.value)
-  elif _TRANSCRIBE.value is not None:
-    reply = session.transcribe(wave, rate)
+  if _STREAM.value:
+    complete = answers.live(session, task, said, _VOICE.value, _OUT.value)
   else:
-    reply = session.ask(wave, rate, _VOICE.value)
-  if reply.text:
-    print(reply.text)
-  if _OUT.value:
-    if not len(reply.wave):
-      raise errors.UserError('the model answered without audio')
-    audio_io.write_wav(_OUT.value, reply.wave, session.assets.codec.sample_rate)
-    seconds = len(reply.wave) / session.assets.codec.sample_rate
-    print(f'{_OUT.value}: {seconds:.2f} s of speech', file=sys.stderr)
-  if not reply.complete:
+    complete = answers.whole(session, task, said, _VOICE.value, _OUT.value)
+  if not complete:
     print('note: a limit of config.sampling cut the answer short', file=sys.stderr)
 
 

@@ -18,7 +18,7 @@ from ttt_jax import config as config_lib
 from ttt_jax import errors, sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.cli import settings
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.planning import plan, report, sweep, topologies
 
 _CONFIG = settings.define_config()
@@ -52,18 +52,18 @@ _TARGETS = flags.DEFINE_float(
 )
 
 
-def _supposed(config: config_lib.Config) -> tuple[vocabulary_lib.Vocabulary, flops.Rows]:
+def _supposed(config: config_lib.Config) -> tuple[vocabulary_lib.Vocabulary, formula.Rows]:
   """Of the data if there are any, else of the flags."""
   if not config.data.directory:
     if not 0 < _TARGETS.value <= 1 or _DOCUMENT.value <= 0:
       raise errors.UserError('--targets must be in (0, 1], and --document above 0')
     vocabulary = plan.assumed(_TEXT_TOKENS.value, _CODES.value)
     document = min(_DOCUMENT.value, config.data.row_length)
-    return vocabulary, flops.typical(document, _TARGETS.value)
+    return vocabulary, formula.typical(document, _TARGETS.value)
   source = records.Source(config.data.directory, config.data.split)
   rows = rows_lib.Rows(source, config.data, config.mask, config.objective, config.seed)
   batches = loader.batches(rows, min(config.data.batch_size, 16), 4)
-  return source.assets.vocabulary, flops.mean([flops.measured(b) for b in batches])
+  return source.assets.vocabulary, formula.mean([formula.measured(b) for b in batches])
 
 
 def _chosen(config: config_lib.Config, topology: str) -> config_lib.Config:

@@ -1,6 +1,12 @@
 r"""Trains a model.
 
 ttt-train --config=configs/tiny.py --config.data.directory=DATA --workdir=RUN
+
+Several processes train together when each is started with the same flags and --distributed.
+On a TPU pod, and under Slurm or Open MPI, they find each other. Elsewhere each one is told
+where the first one listens, how many there are, and its own number:
+
+ttt-train ... --distributed --coordinator=HOST:PORT --processes=2 --process=0
 """
 
 import functools
@@ -8,6 +14,7 @@ import functools
 import jax
 from absl import flags
 
+from ttt_jax import errors
 from ttt_jax.cli import settings
 from ttt_jax.training import trace, train
 
@@ -15,18 +22,51 @@ _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run; a run in it goes on.', required=True
 )
-_DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'Find the other processes of the run, as on a TPU pod.'
+_DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'Train with other processes.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
+flags.register_validator(
+  'coordinator', lambda value: value is None or ':' in value, 'it has no port: HOST:PORT'
+)
+_PROCESSES = flags.DEFINE_integer('processes', None, 'How many there are.', lower_bound=1)
+_PROCESS = flags.DEFINE_integer('process', None, 'Number of this process.', lower_bound=0)
+_HEARTBEAT = flags.DEFINE_integer(
+  'heartbeat', 100, 'Seconds of silence after which a process is dead, and all end.', 1
 )
 _PROFILE = flags.DEFINE_string(
   'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
 )
 
 
+def _join() -> None:
+  """Joins the other processes of the run.
+
+  Raises:
+    UserError: they cannot be found, or some of the flags that name them are missing.
+  """
+  told = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+  if None in told and told != (None, None, None):
+    raise errors.UserError('--coordinator, --processes and --process go together')
+  # JAX would catch SIGTERM and train on, for programs that look now and then if it came.
+  jax.config.update('jax_enable_preemption_service', False)
+  try:
+    jax.distributed.initialize(*told, heartbeat_timeout_seconds=_HEARTBEAT.value)
+  except ValueError as error:
+    raise errors.UserError(
+      f'--distributed: {error} Where JAX does not find the processes by itself, give '
+      '--coordinator, --processes and --process'
+    ) from error
+
+
 def main():
-  """Reads the flags."""
+  """Reads the flags.
+
+  Raises:
+    UserError: they do not fit together.
+  """
   if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+    _join()
+  elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
+    raise errors.UserError('--coordinator, --processes and --process need --distributed')
   config = settings.checked(_CONFIG.value)
   profiled = trace.parse(_PROFILE.value, config.train.steps)
   train.train(config, _WORKDIR.value, profiled)

@@ -3,14 +3,21 @@
 A waveform is always `[S]` float32 samples, mono, with full scale at -1 and 1.
 """
 
+import contextlib
+import io
 import os
 import pathlib
+import struct
+import sys
+from typing import Self
 
 import numpy as np
 import soundfile
 import soxr
 
 from ttt_jax import errors
+
+_OPEN = 2**32 - 1  # a length that a header does not tell
 
 
 class AudioError(errors.UserError):
@@ -77,8 +84,86 @@ def read_wav(path: str | os.PathLike) -> tuple[np.ndarray, int]:
   return wave, int(sample_rate)
 
 
+class WavWriter:
+  """A 16-bit PCM WAV file that grows: after each `write` it is whole as it is.
+
+  What cannot be gone back in, such as a pipe, gets a header that leaves the length open, as
+  players expect it of a stream. Samples beyond full scale are clipped.
+  """
+
+  def __init__(self, path: str | os.PathLike, sample_rate: int):
+    """Makes the file.
+
+    Args:
+      path: the file, whose folder must exist; or '-', the standard output.
+      sample_rate: samples a second.
+
+    Raises:
+      AudioError: the rate is not one, or the file cannot be made.
+    """
+    _check_rate(sample_rate, 'sample_rate')
+    self._path, self._rate, self._bytes = path, int(sample_rate), 0
+    with self._explained():
+      standard = str(path) == '-'
+      where = sys.stdout.fileno() if standard else path
+      self._file = io.BufferedWriter(io.FileIO(where, 'wb', closefd=not standard))
+      self._fixed = self._file.seekable() and not standard
+      self._put(self._header(0 if self._fixed else _OPEN))
+
+  def write(self, wave: np.ndarray) -> None:
+    """Appends samples.
+
+    Args:
+      wave: `[S]` float32 samples.
+
+    Raises:
+      AudioError: the waveform is not one, or it cannot be written.
+    """
+    check_wave(wave, f'wave to write to {self._path}')
+    pcm = np.clip(np.rint(wave * 2.0**15), -(2**15), 2**15 - 1).astype('<i2').tobytes()
+    self._bytes += len(pcm)
+    with self._explained():
+      self._put(pcm)
+      if self._fixed:
+        self._file.seek(0)
+        self._put(self._header(self._bytes))
+        self._file.seek(0, os.SEEK_END)
+
+  def close(self) -> None:
+    """Ends the file."""
+    with self._explained():
+      self._file.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def _put(self, content: bytes) -> None:
+    self._file.write(content)
+    self._file.flush()  # for those who listen meanwhile
+
+  def _header(self, size: int) -> bytes:
+    """What stands before `size` bytes of samples."""
+    layout = 1, 1, self._rate, 2 * self._rate, 2, 16  # PCM, mono, bytes a second and a sample
+    form = b'WAVEfmt ' + struct.pack('<IHHIIHH', 16, *layout)
+    whole = min(size + len(form) + 8, _OPEN)
+    return b'RIFF' + struct.pack('<I', whole) + form + b'data' + struct.pack('<I', size)
+
+  @contextlib.contextmanager
+  def _explained(self):
+    try:
+      yield
+    except OSError as error:
+      raise AudioError(
+        f'{self._path}: cannot be written ({error}); check that the folder exists and is'
+        ' writable'
+      ) from error
+
+
 def write_wav(path: str | os.PathLike, wave: np.ndarray, sample_rate: int) -> None:
-  """Writes a 16-bit PCM WAV file. Samples beyond full scale are clipped.
+  """Writes a whole file with `WavWriter`.
 
   Args:
     path: the file to make; its folder must exist.
@@ -89,13 +174,8 @@ def write_wav(path: str | os.PathLike, wave: np.ndarray, sample_rate: int) -> No
     AudioError: the waveform is not one, or the file cannot be written.
   """
   check_wave(wave, f'wave to write to {path}')
-  _check_rate(sample_rate, 'sample_rate')
-  try:
-    soundfile.write(path, wave, int(sample_rate), subtype='PCM_16', format='WAV')
-  except (soundfile.SoundFileError, OSError) as error:
-    raise AudioError(
-      f'{path}: cannot be written ({error}); check that the folder exists and is writable'
-    ) from error
+  with WavWriter(path, sample_rate) as file:
+    file.write(wave)
 
 
 def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

@@ -30,11 +30,57 @@ class CodecError(errors.UserError):
   """A codec's files or the ids given to it cannot be used."""
 
 
+class Decoder(abc.ABC):
+  """Tokens to speech as they come: `push` them, then `flush`.
+
+  Samples that were given out never change. All of them together are those of
+  `Codec.decode`, however the tokens are cut.
+  """
+
+  def __init__(self, codebook_size: int):
+    """Takes the number of tokens that there are."""
+    self._codebook_size = codebook_size
+
+  @abc.abstractmethod
+  def _push(self, ids: np.ndarray) -> np.ndarray:
+    """`[T]` int32 checked ids, T >= 0 -> `[S]` float32 samples."""
+
+  @abc.abstractmethod
+  def _flush(self) -> np.ndarray:
+    """The other samples, `[S]` float32; begins anew."""
+
+  def push(self, ids: np.ndarray) -> np.ndarray:
+    """The samples that are final once these tokens are known too.
+
+    Args:
+      ids: `[T]` integer ids in `[0, codebook_size)`; T may be 0.
+
+    Returns:
+      `[S]` float32 samples; S may be 0.
+
+    Raises:
+      CodecError: `ids` is not `[T]` integers, or one is outside the codebook.
+    """
+    return self._push(_checked(ids, self._codebook_size))
+
+  def flush(self) -> np.ndarray:
+    """The samples that are still to come; tokens pushed later are another sound.
+
+    Returns:
+      `[S]` float32 samples; S may be 0.
+    """
+    return self._flush()
+
+
 class Codec(abc.ABC):
   """Turns speech into ids in `[0, codebook_size)` and ids into speech.
 
+  A kind defines `_encode` if it can 'encode', `_decode` if it can 'decode', and `_decoder` if
+  it can 'stream'; of `_decoder`, `_decode` can be made, as it is by default.
+
   Attributes:
     kind: the name under which `load_codec` finds the class.
+    abilities: what it can do, of 'encode', 'decode' and 'stream' (decode as tokens come).
     sample_rate: samples a second that `decode` makes.
     frame_rate: tokens a second.
     codebook_size: how many different tokens there are.
@@ -43,6 +89,7 @@ class Codec(abc.ABC):
   """
 
   kind: str
+  abilities: frozenset[str]
   sample_rate: int
 
   @property
@@ -69,13 +116,23 @@ class Codec(abc.ABC):
   def load(cls, directory: str | os.PathLike) -> Self:
     """Reads what `save` wrote. Raises CodecError naming the file that is at fault."""
 
-  @abc.abstractmethod
   def _encode(self, wave: np.ndarray) -> np.ndarray:
     """`[S]` float32 checked samples at `self.sample_rate` -> `[T]` ids."""
+    raise NotImplementedError
 
-  @abc.abstractmethod
   def _decode(self, ids: np.ndarray) -> np.ndarray:
-    """`[T]` int32 checked ids, T > 0 -> `[S]` float32 samples at `self.sample_rate`."""
+    """`[T]` int32 checked ids -> `[S]` float32 samples at `self.sample_rate`."""
+    decoder = self._decoder()
+    return np.concatenate([decoder.push(ids), decoder.flush()])
+
+  def _decoder(self) -> Decoder:
+    raise NotImplementedError
+
+  def require(self, ability: str) -> None:
+    """Raises CodecError if this codec lacks an ability."""
+    if ability not in self.abilities:
+      able = ', '.join(sorted(self.abilities)) or 'nothing'
+      raise CodecError(f'a codec of kind {self.kind!r} cannot {ability} (it can: {able})')
 
   def encode(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
     """Speech to tokens.
@@ -89,7 +146,9 @@ class Codec(abc.ABC):
 
     Raises:
       AudioError: `wave` is not a waveform.
+      CodecError: this codec cannot encode.
     """
+    self.require('encode')
     audio_io.check_wave(wave, 'wave to encode')
     wave = audio_io.resample(wave, sample_rate, self.sample_rate)
     return self._encode(wave).astype(np.int32)
@@ -104,22 +163,36 @@ class Codec(abc.ABC):
       `[S]` float32 samples at `self.sample_rate`, empty for no ids.
 
     Raises:
-      CodecError: `ids` is not `[T]` integers, or one is outside the codebook.
+      CodecError: this codec cannot decode, `ids` is not `[T]` integers, or one is outside the
+        codebook.
     """
-    ids = np.asarray(ids)
-    if ids.ndim != 1:
-      raise CodecError(f'ids to decode: expected shape [T], got {list(ids.shape)}')
-    if not ids.size:
-      return np.zeros(0, np.float32)
-    if not np.issubdtype(ids.dtype, np.integer):
-      raise CodecError(f'ids to decode: expected integers, got {ids.dtype}')
-    bad = np.flatnonzero((ids < 0) | (ids >= self.codebook_size))
-    if bad.size:
-      raise CodecError(
-        f'ids to decode: id {ids[bad[0]]} at position {bad[0]} is outside'
-        f' [0, {self.codebook_size}); special tokens and text ids are not audio'
-      )
-    return self._decode(ids.astype(np.int32))
+    self.require('decode')
+    return self._decode(_checked(ids, self.codebook_size))
+
+  def decoder(self) -> Decoder:
+    """For tokens that come little by little.
+
+    Raises:
+      CodecError: this codec decodes whole sounds only, or none.
+    """
+    self.require('stream')
+    return self._decoder()
+
+
+def _checked(ids: np.ndarray, codebook_size: int) -> np.ndarray:
+  """`ids` as int32; raises CodecError if they are not `[T]` ids of the codebook."""
+  ids = np.asarray(ids)
+  if ids.ndim != 1:
+    raise CodecError(f'ids to decode: expected shape [T], got {list(ids.shape)}')
+  if ids.size and not np.issubdtype(ids.dtype, np.integer):
+    raise CodecError(f'ids to decode: expected integers, got {ids.dtype}')
+  bad = np.flatnonzero((ids < 0) | (ids >= codebook_size))
+  if bad.size:
+    raise CodecError(
+      f'ids to decode: id {ids[bad[0]]} at position {bad[0]} is outside'
+      f' [0, {codebook_size}); special tokens and text ids are not audio'
+    )
+  return ids.astype(np.int32)
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:

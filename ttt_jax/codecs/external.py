@@ -5,8 +5,6 @@ import json
 import os
 import pathlib
 
-import numpy as np
-
 from ttt_jax.codecs import codec
 
 
@@ -14,6 +12,7 @@ class External(codec.Codec):
   """Stands in for the codec of a model whose audio was tokenised by another program."""
 
   kind = 'external'
+  abilities = frozenset()
 
   def __init__(self, name: str, codebook_size: int):
     """Takes the codec's name, for messages, and its number of codes."""
@@ -56,10 +55,9 @@ class External(codec.Codec):
       path = pathlib.Path(directory, codec.CONFIG_NAME)
       raise codec.CodecError(f'{path}: damaged ({error})') from error
 
-  def _encode(self, wave: np.ndarray) -> np.ndarray:
-    raise self._missing()
-
-  def _decode(self, ids: np.ndarray) -> np.ndarray:
+  def require(self, ability: str) -> None:
+    """Raises CodecError: it can do nothing, and the message says what to do about it."""
+    del ability
     raise self._missing()
 
   def _missing(self) -> codec.CodecError:

@@ -1,8 +1,8 @@
-"""Log-mel analysis of 16 kHz speech, and speech from log-mels again.
+"""Log-mel analysis of 16 kHz speech, and magnitudes from log-mels again.
 
-Everything here is a pure function of its arguments: random phases and noise come from
-fixed seeds. Frame t of a spectrogram is centred on sample `t * HOP`, so a waveform of S
-samples has `ceil(S / HOP)` frames.
+Everything here is a pure function of its arguments: noise comes from a fixed seed. Frame t
+of a spectrogram is centred on sample `t * HOP`, so a waveform of S samples has
+`ceil(S / HOP)` frames.
 """
 
 import functools
@@ -23,7 +23,6 @@ _LEVEL_WINDOW = 400  # samples over which loudness is measured: 25 ms
 _LOUD = 0.1  # the loud part: within 20 dB of the loudest window
 _SILENT = 1e-4  # below -80 dB of full scale there is nothing to normalise
 _NNLS_STEPS = 20
-_MOMENTUM = 0.99  # of the fast Griffin-Lim (Perraudin et al. 2013)
 _TINY = 1e-9
 
 # Periodic Hann window; every sample is under WINDOW / HOP = 4 of them.
@@ -43,8 +42,8 @@ def stft(wave: np.ndarray) -> np.ndarray:
     `[T, WINDOW // 2 + 1]` complex, T = ceil(S / HOP).
   """
   num_frames = -(-len(wave) // HOP)
-  half = WINDOW // 2
-  wave = np.pad(wave, (half, half + num_frames * HOP - len(wave)))
+  silence = np.zeros(WINDOW // 2 + num_frames * HOP - len(wave), wave.dtype)
+  wave = np.concatenate([silence[: WINDOW // 2], wave, silence])
   frames = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP][:num_frames]
   return scipy.fft.rfft(frames * _HANN, axis=1)
 
@@ -127,28 +126,6 @@ def linear_magnitude(log_mels: np.ndarray) -> np.ndarray:
   for _ in range(_NNLS_STEPS):
     magnitude *= wanted / ((magnitude @ filters.T) @ filters + _TINY)
   return magnitude.astype(np.float32)
-
-
-def griffin_lim(magnitude: np.ndarray, steps: int = 32, seed: int = 0) -> np.ndarray:
-  """Speech with given magnitudes, by the fast Griffin-Lim algorithm.
-
-  Args:
-    magnitude: `[T, WINDOW // 2 + 1]`, not negative.
-    steps: how often phases are made consistent.
-    seed: of the random phases at the start.
-
-  Returns:
-    `[T * HOP]` float32 samples.
-  """
-  turns = np.random.default_rng(seed).random(magnitude.shape, np.float32)
-  phase = np.exp(2j * np.pi * turns).astype(np.complex64)
-  before = np.zeros_like(phase)
-  for _ in range(steps):
-    now = stft(istft(magnitude * phase))
-    pushed = now - _MOMENTUM / (1 + _MOMENTUM) * before
-    phase = pushed / (np.abs(pushed) + _TINY)
-    before = now
-  return istft(magnitude * phase).astype(np.float32)
 
 
 def loudness(wave: np.ndarray) -> np.ndarray:

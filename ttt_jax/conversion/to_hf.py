@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
+from absl import logging
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint, folders
@@ -23,7 +24,11 @@ SHARD_BYTES = 2 * 2**30
 _CODE = pathlib.Path(__file__).with_name('exported')
 _FILES = ('configuration_ttt.py', 'modeling_ttt.py', 'tokenization_ttt.py')
 # Settings that the `generate` of an export knows.
-_SAMPLING = ('block_size', 'steps_per_block', 'temperature', 'max_text', 'max_audio')
+_SAMPLING = (
+  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+)
+# What it does not know, and as with what it decodes.
+_FIXED = {'order': 'confidence', 'threshold': 0.0, 'top_k': 0, 'top_p': 1.0}
 
 
 def convert(
@@ -53,6 +58,12 @@ def convert(
   content = families.config_of(
     model, size, dtype, assets.vocabulary.turn_end, config.data.row_length
   )
+  for name, value in _FIXED.items():
+    if (set_to := getattr(config.sampling, name)) != value:
+      logging.warning(
+        "the export's generate does not know sampling.%s=%r, and decodes as with %r",
+        *(name, set_to, value),
+      )
   with folders.new(out) as staging:
     padding = tokenizer_files.write(staging, assets.tokenizer, assets.vocabulary)
     _write_json(staging / 'config.json', content | _own(config, assets, padding))

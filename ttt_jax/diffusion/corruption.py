@@ -4,8 +4,9 @@ Text is autoregressive: where token i+1 is text class and a target, position i m
 it. Audio is absorbing diffusion: a response's audio tokens are masked with probability p(t),
 and a masked position must predict its own token. The three strategies of the paper
 (arXiv 2509.20072, section 3) are BANOM (train text only, on clean audio), PPM (keep the
-spans before a random one clean) and SST (cut the last span). Everything random comes in as
-an argument, so that each function here is a function of it.
+spans before a random one clean) and SST (cut the last span). A fourth, condition dropout,
+trains audio without what it answers (arXiv 2207.12598), for guidance in decoding. Everything
+random comes in as an argument, so that each function here is a function of it.
 """
 
 from typing import NamedTuple
@@ -26,12 +27,14 @@ class Draws(NamedTuple):
     uniforms: float [n], one number in [0, 1) a token; it is masked where it is below p.
     banom: BANOM applies: nothing is masked.
     keep: number of response spans, counted from the first, that stay clean (PPM).
+    dropped: the condition is dropped: audio is predicted without it, and no text is.
   """
 
   time: float
   uniforms: np.ndarray
   banom: bool
   keep: int
+  dropped: bool
 
 
 class Corrupted(NamedTuple):
@@ -88,6 +91,45 @@ def maskable(document: chat.Document, keep: int = 0) -> np.ndarray:
   return out
 
 
+def condition(
+  tokens: np.ndarray,
+  spans: np.ndarray,
+  responses: np.ndarray,
+  vocabulary: vocabulary_lib.Vocabulary,
+) -> np.ndarray:
+  """bool [n]: what the audio of responses is conditioned on.
+
+  That is every token, text behind and between the spans included, but for the response spans
+  and the begins of audio that begin no prompt span.
+
+  Args:
+    tokens: int [n], whole or still growing; a begin at its end begins a response span.
+    spans: int [spans, 2], its audio spans.
+    responses: bool [spans], which of them are of a response.
+    vocabulary: knows the begins.
+  """
+  out = ~np.isin(tokens, vocabulary.begins)
+  for (start, end), response in zip(spans, responses):
+    if response:
+      out[start:end] = False
+    else:
+      out[max(0, start - 1)] = True
+  return out
+
+
+def without_condition(
+  document: chat.Document, vocabulary: vocabulary_lib.Vocabulary
+) -> chat.Document:
+  """A document with masks in place of its condition, of which no text is a target.
+
+  The mask is a sufficient null: intervals, not ids, say who sees whom, so that a mask in a
+  place of text is still read left to right.
+  """
+  hidden = condition(document.tokens, document.spans, document.responses, vocabulary)
+  tokens = np.where(hidden, vocabulary.mask, document.tokens)
+  return document._replace(tokens=tokens, targets=np.zeros_like(document.targets))
+
+
 def corrupt(
   document: chat.Document,
   draws: Draws,
@@ -99,6 +141,8 @@ def corrupt(
   candidates = maskable(document, draws.keep) & (not draws.banom)
   masked = candidates & (draws.uniforms < p)
   weight = float(schedule.weight(objective, draws.time))
+  if draws.dropped:
+    document = without_condition(document, vocabulary)
   return with_targets(document, masked, candidates, weight, p, objective, vocabulary)
 
 

@@ -130,5 +130,5 @@ def _batches(documents, mask, objective, vocabulary) -> Iterator[batch_lib.Batch
     chosen = ordered[first : first + _BATCH]
     length = -(-len(chosen[-1][0].tokens) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
     made = [rows.pack([pair], length, mask, objective, vocabulary) for pair in chosen]
-    made += [rows.empty(length)] * (_BATCH - len(made))
+    made += [batch_lib.empty(length)] * (_BATCH - len(made))
     yield batch_lib.Batch(*(np.stack(arrays) for arrays in zip(*made)))

@@ -29,6 +29,11 @@ class Cache(NamedTuple):
     return cls(zeros, jnp.zeros_like(zeros), jnp.int32(0))
 
   @property
+  def batch(self) -> int:
+    """Rows."""
+    return self.k.shape[1]
+
+  @property
   def length(self) -> int:
     """Tokens a row."""
     return self.k.shape[2]

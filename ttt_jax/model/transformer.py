@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from ttt_jax import config as config_lib
 from ttt_jax import sharding
@@ -27,6 +28,7 @@ _policies = jax.checkpoint_policies
 _POLICIES = {
   'full': _policies.nothing_saveable,
   'attention': _policies.save_only_these_names(*_SAVED),
+  'gate': _policies.save_only_these_names(*_SAVED, 'mlp_gate'),
   'products': _policies.save_from_both_policies(
     _policies.save_only_these_names(*_SAVED), _policies.dots_with_no_batch_dims_saveable
   ),
@@ -69,9 +71,9 @@ class Attention(nn.Module):
     product = functools.partial(product_lib.product, reduce_dtype=c.reduce_dtype)
 
     def project(name: str, heads: int, axis: str) -> jax.Array:
-      shape = (c.width, heads, c.head_width)
-      weight = _weight(self, name, shape, ('embed', axis, 'head'), c.width)
-      out = product('BLD,DNH->BLNH', x, weight)
+      shape, axes = (c.width, heads, c.head_width), ('embed', axis, 'head')
+      weight = _weight(self, name, shape, axes, c.width)
+      out = product('BLD,DNH->BLNH', x, weight, axes)
       if c.qkv_bias:
         # Added in float32, as its gradient then is.
         out = (out + _bias(self, name + '_bias', shape[1:], (axis, 'head'))).astype(x.dtype)
@@ -93,10 +95,9 @@ class Attention(nn.Module):
     out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
     shape = (c.heads, c.head_width, c.width)
     gain = (2 * c.layers) ** -0.5
-    weight = _weight(
-      self, 'out', shape, ('heads', 'head', 'embed'), c.heads * c.head_width, gain
-    )
-    return product('BLNH,NHD->BLD', out, weight), cache
+    axes = 'heads', 'head', 'embed'
+    weight = _weight(self, 'out', shape, axes, c.heads * c.head_width, gain)
+    return product('BLNH,NHD->BLD', out, weight, axes), cache
 
 
 class FeedForward(nn.Module):
@@ -113,9 +114,10 @@ class FeedForward(nn.Module):
     up = _weight(self, 'up', up_shape, up_axes, c.width)
     gain = (2 * c.layers) ** -0.5
     down = _weight(self, 'down', up_shape[::-1], up_axes[::-1], c.mlp_width, gain)
-    hidden = nn.silu(product('BLD,DF->BLF', x, gate)) * product('BLD,DF->BLF', x, up)
+    opened = checkpoint_name(product('BLD,DF->BLF', x, gate, up_axes), 'mlp_gate')
+    hidden = nn.silu(opened) * product('BLD,DF->BLF', x, up, up_axes)
     hidden = nn.with_logical_constraint(hidden, ('batch', 'length', 'mlp'))
-    return product('BLF,FD->BLD', hidden, down)
+    return product('BLF,FD->BLD', hidden, down, up_axes[::-1])
 
 
 class Block(nn.Module):

@@ -45,9 +45,9 @@ class Axes(NamedTuple):
 
 def gather(table: jax.Array, axes: Axes) -> jax.Array:
   """Within shard_map: the rows [V / vocabulary, D] of a table, from where they are stored."""
-  if not axes.stored:
-    return table
-  return jax.lax.all_gather(table, axes.stored, axis=0, tiled=True)
+  for axis in reversed(axes.stored):
+    table = jax.lax.all_gather(table, axis, axis=0, tiled=True)
+  return table
 
 
 def reduce(gradient: jax.Array, axes: Axes, dtype) -> jax.Array:
@@ -59,8 +59,8 @@ def reduce(gradient: jax.Array, axes: Axes, dtype) -> jax.Array:
     dtype: in which devices add up.
   """
   gradient = gradient.astype(dtype)
-  if axes.stored:
-    gradient = jax.lax.psum_scatter(gradient, axes.stored, scatter_dimension=0, tiled=True)
+  for axis in axes.stored:  # each time less is left to send
+    gradient = jax.lax.psum_scatter(gradient, axis, scatter_dimension=0, tiled=True)
   if rest := tuple(axis for axis in axes.tokens if axis not in axes.stored):
     gradient = jax.lax.psum(gradient, rest)
   return gradient

@@ -71,16 +71,14 @@ class Program:
     if self._entry is None:
       raise ValueError('this is not the text of a compiled program: it has no ENTRY')
 
-  def instructions(self, open_loop: float) -> Iterator[tuple[Instruction, dict, float]]:
-    """All that runs, with the instructions of its computation and how often it runs.
+  def computations(self, open_loop: float) -> Iterator[tuple[str, dict, float]]:
+    """All that runs: the name of a computation, its instructions by name, how often it runs.
 
     Args:
       open_loop: how often a loop runs whose end is known only then.
     """
     for name, times in self._runs(open_loop).items():
-      body = self._computations[name]
-      for instruction in body.values():
-        yield instruction, body, times
+      yield name, self._computations[name], times
 
   def _runs(self, open_loop: float) -> dict[str, float]:
     """How often each computation runs."""

@@ -6,11 +6,12 @@ import re
 import time
 
 import jax
+import jax.numpy as jnp
 
 from ttt_jax import chips, sharding
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.planning import hlo, topologies, work
 from ttt_jax.training import program, state
 
@@ -36,6 +37,7 @@ class Plan:
     memory: bytes that there are.
     needed: operations of a step by the formula, whatever is computed anew.
     compiled: operations of the compiled step, its kernels included.
+    least_sent: bytes that FSDP alone must send.
     traffic: what is sent, by collective and axis.
     compile_seconds: how long compiling took.
   """
@@ -45,13 +47,14 @@ class Plan:
   mesh: dict[str, int]
   batch: tuple[int, int, int]
   remat: str
-  rows: flops.Rows
+  rows: formula.Rows
   parameters: int
   state: int
   temporaries: int
   memory: float
   needed: float
   compiled: float
+  least_sent: float
   traffic: tuple[work.Traffic, ...]
   compile_seconds: float
 
@@ -121,7 +124,7 @@ class Plan:
 def from_dict(values: dict) -> Plan:
   """A plan from what `Plan.to_dict` gave, after a journey through JSON."""
   kept = {field.name: values[field.name] for field in dataclasses.fields(Plan)}
-  kept['rows'] = flops.Rows(**kept['rows'])
+  kept['rows'] = formula.Rows(**kept['rows'])
   kept['batch'] = tuple(kept['batch'])
   traffic = ({**t, 'axes': tuple(t['axes'])} for t in kept['traffic'])
   kept['traffic'] = tuple(work.Traffic(**t) for t in traffic)
@@ -150,12 +153,13 @@ def make(
   config: config_lib.Config,
   vocabulary: vocabulary_lib.Vocabulary,
   topology: str,
-  rows: flops.Rows,
+  rows: formula.Rows,
 ) -> Plan:
   """Compiles the step that `config` describes for a topology; nothing is allocated.
 
-  Where it does not fit, the compiler tells the memory that it would need, and nothing else:
-  then there is no traffic, and `compiled` is 0.
+  Where it does not fit, the compiler tells the memory that it would need, and nothing else;
+  and there are programs of which it gives no text. Then there is no traffic, and `compiled`
+  is 0.
 
   Raises:
     ConfigError: the mesh does not fit the topology, the model or the batch.
@@ -178,8 +182,15 @@ def make(
     state=sum(_held(leaf) for leaf in jax.tree.leaves(parts.layout)),
     temporaries=0,
     memory=chip.memory / chip.cores,
-    needed=here * flops.training(model, vocabulary.size, rows),
+    needed=here * formula.training(model, vocabulary.size, rows),
     compiled=0.0,
+    least_sent=formula.gathered(
+      model,
+      state.count(parts.layout.params),
+      mesh.shape['fsdp'] * mesh.shape['outer'],
+      *(jnp.dtype(model.dtype).itemsize, jnp.dtype(model.reduce_dtype).itemsize),
+    )
+    / mesh.shape['tensor'],
     traffic=(),
     compile_seconds=0.0,
   )
@@ -188,23 +199,28 @@ def make(
     compiled = parts.step.lower(parts.layout, arrays).compile()
   except jax.errors.JaxRuntimeError as error:
     return dataclasses.replace(plan, temporaries=_wanted(error, plan))
-  seconds = time.monotonic() - started
   taken = compiled.memory_analysis()
-  text = hlo.Program(compiled.as_text())
+  plan = dataclasses.replace(
+    plan,
+    state=taken.argument_size_in_bytes,  # with the batch, and padded as the device does
+    temporaries=taken.temp_size_in_bytes,
+    compile_seconds=time.monotonic() - started,
+  )
+  try:
+    text = hlo.Program(compiled.as_text())
+  except jax.errors.JaxRuntimeError:  # as libtpu 0.0.52 trips over its own programs
+    return plan
   # The loss goes round its loop as often as a device's targets need; so often in each part.
   targets = here * mesh.shape['tensor'] * rows.targets / config.train.accumulate
   rounds = math.ceil(targets / model.loss_chunk)
   operations = work.flops(text, rounds)
   for name, runs in work.kernels(text, rounds).items():
-    cost = flops.attention(model, rows, _KERNELS.get(name, 0)) / model.layers
+    cost = formula.attention(model, rows, _KERNELS.get(name, 0)) / model.layers
     operations += runs * cost * here / config.train.accumulate
   return dataclasses.replace(
     plan,
-    state=taken.argument_size_in_bytes,  # with the batch, and padded as the device does
-    temporaries=taken.temp_size_in_bytes,
     compiled=operations,
     traffic=tuple(work.traffic(text, dict(mesh.shape), rounds)),
-    compile_seconds=seconds,
   )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ttt_jax.evaluation import markup
 from ttt_jax.evaluation.markup import element
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.planning.plan import Plan
 
 GIB = 2**30
@@ -35,9 +35,11 @@ def text(plan: Plan) -> str:
       + ', '.join(f'{name} {_seconds(value)}' for name, value in plan.bounds.items()),
       f'at most      MFU {plan.mfu:.0%}, {plan.tokens_per_second:,.0f} tokens a second',
     ]
+  elif plan.fits:
+    lines.append('unknown      work and traffic: the compiler gives no text of this program')
   if not plan.fits:
     lines += ['to change'] + [f'  {advice}' for advice in mend(plan)]
-  lines += ['', flops.TEXT, "MFU = operations / (seconds * the chip's peak in bfloat16)"]
+  lines += ['', formula.TEXT, "MFU = operations / (seconds * the chip's peak in bfloat16)"]
   return '\n'.join(lines)
 
 
@@ -49,7 +51,10 @@ def mesh(plan: Plan) -> str:
 
 def _sent(plan: Plan) -> list[str]:
   whole = sum(t.sent for t in plan.traffic)
-  lines = [f'sent         {whole / 1e9:.3g} GB a device and step']
+  lines = [
+    f'sent         {whole / 1e9:.3g} GB a device and step; FSDP must send '
+    f'{plan.least_sent / 1e9:.3g}'
+  ]
   for item in sorted(plan.traffic, key=lambda t: -t.sent):
     if item.sent > whole / 1000:
       axes = '+'.join(item.axes)
@@ -106,10 +111,13 @@ def table(plans: Sequence[Plan]) -> str:
 
 
 def ranked(plans: Sequence[Plan]) -> list[Plan]:
-  """Those that fit by their tokens a second, then those that do not by what they lack."""
-  return sorted(
-    plans, key=lambda p: (not p.fits, -p.tokens_per_second if p.compiled else p.used)
-  )
+  """Those that fit by their tokens a second, then those of which less is known, then others."""
+
+  def place(plan: Plan):
+    known = bool(plan.compiled)
+    return not plan.fits, not known, -plan.tokens_per_second if known else plan.used
+
+  return sorted(plans, key=place)
 
 
 _LINE, _LEFT, _BAR = 26, 330, 300

@@ -10,32 +10,32 @@ from collections.abc import Iterator
 
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.planning import plan as plan_lib
 from ttt_jax.planning import topologies
 
-REMATS = ('none', 'products', 'attention', 'full')
+REMATS = ('none', 'products', 'gate', 'attention', 'full')
 _SOURCES = ('model', 'ops', 'planning', 'training', 'chips.py', 'losses.py', 'sharding.py')
 
 
 def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.Config]:
   """Settings to try.
 
-  Meshes that cut the model by FSDP, alone and with other axes; each with one and two rows for
-  each part of a batch, and each with every remat policy.
+  Meshes that cut the model by FSDP, along one or two axes, alone and with others; each with
+  one and two rows for each part of a batch, and each with every remat policy.
   """
   count, slices = len(topologies.devices(topology)), topologies.parse(topology)[1]
   each = count // slices
-  for sequence, tensor in ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4)):
-    fsdp = each // (sequence * tensor)
-    mesh = config_lib.Mesh(slices, 1, fsdp, sequence, tensor)
+  for outer, sequence, tensor in itertools.product((1, 4, 8, 16), (1, 2), (1, 2, 4)):
+    fsdp = each // (outer * sequence * tensor)
+    mesh = config_lib.Mesh(slices, 1, outer, fsdp, sequence, tensor)
     for rows, remat in itertools.product((1, 2), REMATS):
-      if fsdp:
+      if fsdp >= outer:
         yield dataclasses.replace(
           config,
           mesh=mesh,
           model=dataclasses.replace(config.model, remat=remat),
-          data=dataclasses.replace(config.data, batch_size=rows * fsdp * slices),
+          data=dataclasses.replace(config.data, batch_size=rows * outer * fsdp * slices),
           train=dataclasses.replace(config.train, accumulate=1),
         )
 
@@ -44,7 +44,7 @@ def kept(
   config: config_lib.Config,
   vocabulary: vocabulary_lib.Vocabulary,
   topology: str,
-  rows: flops.Rows,
+  rows: formula.Rows,
   folder: pathlib.Path | None,
 ) -> plan_lib.Plan:
   """As `plan.make`; a plan that was made before is read from `folder`.

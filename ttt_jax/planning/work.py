@@ -18,6 +18,7 @@ _SENT = {
   'all-to-all': lambda size, n: size * (n - 1) / n,
   'collective-permute': lambda size, n: size,
 }
+_MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 
 
 class Traffic(NamedTuple):
@@ -43,20 +44,22 @@ def flops(program: hlo.Program, open_loop: float) -> float:
   Those within Pallas kernels are not seen.
   """
   total = 0.0
-  for instruction, body, times in program.instructions(open_loop):
-    if instruction.opcode == 'dot':
-      total += times * _of_dot(instruction, body)
-    elif instruction.opcode == 'convolution':
-      total += times * _of_convolution(instruction, body)
+  for _, body, times in program.computations(open_loop):
+    for instruction in body.values():
+      if instruction.opcode == 'dot':
+        total += times * _of_dot(instruction, body)
+      elif instruction.opcode == 'convolution':
+        total += times * _of_convolution(instruction, body)
   return total
 
 
 def kernels(program: hlo.Program, open_loop: float) -> dict[str, float]:
   """How often each Pallas kernel runs, by its name."""
   runs = collections.Counter()
-  for instruction, _, times in program.instructions(open_loop):
-    if instruction.opcode == 'custom-call' and 'tpu_custom_call' in instruction.attributes:
-      runs[re.sub(r'[.\d]+$', '', instruction.name)] += times
+  for _, body, times in program.computations(open_loop):
+    for instruction in body.values():
+      if instruction.opcode == 'custom-call' and 'tpu_custom_call' in instruction.attributes:
+        runs[re.sub(r'[.\d]+$', '', instruction.name)] += times
   return dict(runs)
 
 
@@ -69,21 +72,31 @@ def traffic(program: hlo.Program, mesh: dict[str, int], open_loop: float) -> lis
     open_loop: how often a loop runs whose end is not known before.
   """
   sent, done = collections.Counter(), {}
-  for instruction, _, times in program.instructions(open_loop):
-    kind = instruction.opcode.removesuffix('-start')
-    if kind not in _SENT:
-      continue
-    # A gather that is overlapped with products stands once for each part of it.
-    channel = re.search(r'channel_id=(\d+)', instruction.attributes)
-    key = kind, channel[1] if channel else instruction.name
-    if kind == 'all-gather' and done.get(key, 0) >= times:
-      continue
-    done[key] = times
-    axes, count = _group(instruction, mesh)
-    if count == 1:
-      continue
-    dtype = instruction.shapes[0][0]
-    sent[kind, axes, dtype] += times * _SENT[kind](instruction.bytes, count)
+  for name, body, times in program.computations(open_loop):
+    for instruction in body.values():
+      kind = instruction.opcode.removesuffix('-start')
+      if between := _MEGASCALE.search(instruction.attributes):
+        if instruction.opcode == 'send':  # by the hosts, from slice to slice
+          kind, dtype = between[1].lower().replace('_', '-'), instruction.shapes[0][0]
+          size = hlo.size_of(*instruction.shapes[0])
+          size *= mesh['slices'] if kind == 'all-gather' else 1
+          sent[kind, ('slices',), dtype] += times * _SENT[kind](size, mesh['slices'])
+        continue
+      if kind not in _SENT:
+        continue
+      # A gather that is overlapped with products stands once for each part of it.
+      channel = re.search(r'channel_id=(\d+)', instruction.attributes)
+      key = kind, channel[1] if channel else instruction.name
+      if kind == 'all-gather' and done.get(key, 0) >= times:
+        continue
+      done[key] = times
+      axes, count = _group(instruction, mesh)
+      size = instruction.bytes
+      if name.startswith('all-reduce-scatter'):  # so TPUs write a reduce-scatter
+        kind, size = 'reduce-scatter', size / count
+      if count > 1:
+        dtype = instruction.shapes[0][0]
+        sent[kind, axes, dtype] += times * _SENT[kind](size, count)
   return [Traffic(*key, value) for key, value in sorted(sent.items())]
 
 

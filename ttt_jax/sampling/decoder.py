@@ -19,7 +19,7 @@ from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import transformer
-from ttt_jax.sampling import draw
+from ttt_jax.sampling import draw, guidance
 from ttt_jax.sampling import rows as rows_lib
 
 _SHORTEST = 128  # cache; longer ones are powers of two, so that few shapes are compiled
@@ -58,7 +58,7 @@ class Shape(NamedTuple):
 
   Attributes:
     stage: 'admit' or 'run'.
-    batch: rows that are computed.
+    batch: rows that the network computes; with guidance two for each answer.
     width: tokens of the window.
     length: tokens of the cache.
   """
@@ -187,9 +187,11 @@ class Decoder:
 
   def _empty(self, batch: int, length: int):
     rows = self._machine.start([], [], batch, length)
-    return jax.tree.map(jnp.array, rows), cache_lib.Cache.empty(
-      self._model.config, batch, length
-    )
+    return jax.tree.map(jnp.array, rows), self._cache(batch, length)
+
+  def _cache(self, batch: int, length: int) -> cache_lib.Cache:
+    readings = 2 if self._sampling.guidance else 1
+    return cache_lib.Cache.empty(self._model.config, readings * batch, length)
 
   def _width(self, widest: int) -> int:
     narrowest = max(_NARROWEST, _power(self._sampling.block_size))
@@ -233,21 +235,22 @@ class Decoder:
   def _admit_rows(self, params, rows, cache, started, at, width: int):
     """Reads the prompts of `started` [G, S], and puts them at the rows `at` [G]."""
     length = cache.length
-    self.compiled.append(Shape('admit', len(at), width, length))
-    own = cache_lib.Cache.empty(self._model.config, len(at), min(width, length))
+    own = self._cache(len(at), min(width, length))
+    self.compiled.append(Shape('admit', own.batch, width, length))
     started, own = self._pass(params, self._machine.begin(started), own, width)
+    slots = guidance.slots(at) if self._sampling.guidance else at
 
     def put(whole, new):
       return whole.at[at].set(new, mode='drop')
 
     def put_cached(whole, new):
-      return whole.at[:, at, : new.shape[2]].set(new, mode='drop')
+      return whole.at[:, slots, : new.shape[2]].set(new, mode='drop')
 
     cache = cache._replace(k=put_cached(cache.k, own.k), v=put_cached(cache.v, own.v))
     return jax.tree.map(put, rows, started), cache
 
   def _run_rows(self, params, rows, cache, replace, limit, width: int):
-    self.compiled.append(Shape('run', len(rows.live), width, cache.length))
+    self.compiled.append(Shape('run', cache.batch, width, cache.length))
     narrowest = self._width(2)
     least = {1: 1, narrowest: 2}.get(width, width // 2 + 1)
     before = rows.live.sum()
@@ -267,11 +270,15 @@ class Decoder:
 
   def _pass(self, params, rows, cache, width: int):
     """Each row's next token or diffusion step."""
-    window = self._machine.look(rows, width, cache.length)
+    window, scale = self._machine.look(rows, width, cache.length), self._sampling.guidance
+    if scale:
+      window = guidance.both(window, self._vocabulary.mask)
     read = window.tokens, window.positions, window.kv_end, cache
     hidden, cache = self._model.apply({'params': params}, *read, method='extend')
     asked = jnp.take_along_axis(hidden, window.query[..., None], 1)
     logits = self._model.apply({'params': params}, asked, method='unembed')
+    if scale:
+      logits = guidance.combine(logits, rows.audio, scale)
     logits = draw.restrict(logits, rows.audio[:, None], self._vocabulary)
     keys = draw.keys(rows.seed, rows.count, window.query.shape[1])
     return self._machine.advance(rows, *draw.draw(logits, keys, self._sampling)), cache

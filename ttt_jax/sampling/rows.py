@@ -18,6 +18,7 @@ import numpy as np
 from ttt_jax import config as config_lib
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.diffusion import corruption
 from ttt_jax.sampling import reveal
 
 _NEVER = 2**30  # a position beyond all
@@ -40,6 +41,8 @@ class Rows(NamedTuple):
     count: int32 [B], passes so far.
     live: bool [B], the answer goes on.
     complete: bool [B], no limit has ended it or a span of it.
+    condition: bool [B, S], tokens that guidance hides from its second reading; None where
+      there is no guidance.
   """
 
   tokens: jax.Array
@@ -55,6 +58,7 @@ class Rows(NamedTuple):
   count: jax.Array
   live: jax.Array
   complete: jax.Array
+  condition: jax.Array | None
 
   @property
   def window(self) -> jax.Array:
@@ -66,7 +70,8 @@ class Rows(NamedTuple):
     room = [(0, 0), (0, length - self.tokens.shape[1])]
     kv_end = jnp.broadcast_to(jnp.arange(1, length + 1), (len(self.tokens), length))
     kv_end = kv_end.at[:, : self.kv_end.shape[1]].set(self.kv_end)
-    return self._replace(tokens=jnp.pad(self.tokens, room), kv_end=kv_end)
+    condition = jax.tree.map(lambda x: jnp.pad(x, room), self.condition)
+    return self._replace(tokens=jnp.pad(self.tokens, room), kv_end=kv_end, condition=condition)
 
 
 class Window(NamedTuple):
@@ -77,12 +82,14 @@ class Window(NamedTuple):
     positions: int32 [B, W]; from S on where a row's window is shorter.
     kv_end: int32 [B, W], 0 there.
     query: int32 [B, K], places in the window.
+    condition: bool [B, W], as in `Rows`, or None.
   """
 
   tokens: jax.Array
   positions: jax.Array
   kv_end: jax.Array
   query: jax.Array
+  condition: jax.Array | None
 
 
 class Machine(NamedTuple):
@@ -97,11 +104,16 @@ class Machine(NamedTuple):
     tokens, numbers = np.zeros((size, length), np.int32), np.zeros(size, np.int32)
     kv_end = np.tile(np.arange(1, length + 1, dtype=np.int32), (size, 1))
     lengths, seed, live = numbers.copy(), np.zeros(size, np.uint32), np.zeros(size, bool)
+    condition = np.zeros((size, length), bool) if self.sampling.guidance else None
     for i, prompt in enumerate(prompts):
       spans = self.vocabulary.spans(prompt)
       groups = mask_lib.document_groups(prompt, spans, self.mask, self.vocabulary)
       tokens[i, : len(prompt)], kv_end[i, : len(prompt)] = prompt, mask_lib.group_ends(groups)
       lengths[i], seed[i], live[i] = len(prompt), seeds[i], True
+      if condition is not None:
+        responses = ~self.vocabulary.is_prompt(prompt, spans)
+        hidden = corruption.condition(prompt, spans, responses, self.vocabulary)
+        condition[i, : len(prompt)] = hidden
     return Rows(
       tokens=tokens,
       kv_end=kv_end,
@@ -116,6 +128,7 @@ class Machine(NamedTuple):
       count=numbers,
       live=live,
       complete=np.ones(size, bool),
+      condition=condition,
     )
 
   def begin(self, rows: Rows) -> Rows:
@@ -148,6 +161,7 @@ class Machine(NamedTuple):
       positions=jnp.where(inside, place, length + jnp.arange(width)),
       kv_end=jnp.where(inside, kv_end, 0),
       query=jnp.clip(query, 0, width - 1),
+      condition=jax.tree.map(lambda x: jnp.take_along_axis(x, at, 1), rows.condition),
     )
 
   def advance(self, rows: Rows, ids: jax.Array, priority: jax.Array) -> Rows:
@@ -172,6 +186,9 @@ class Machine(NamedTuple):
       text_left=left,
       live=~ended & ~cut,
       complete=rows.complete & ~cut,
+      condition=jax.tree.map(
+        lambda x: _put(x, rows.length, ~self._begins(token)[:, None]), rows.condition
+      ),
     )
     return _select(rows.live & self._begins(token), self._span(rows), rows)
 

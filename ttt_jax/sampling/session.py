@@ -2,16 +2,20 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, checkpoint
 from ttt_jax import config as config_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.model import transformer
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import decoder, writing
+
+Recording = tuple[np.ndarray, int]
 
 
 class Reply(NamedTuple):
@@ -28,14 +32,45 @@ class Reply(NamedTuple):
   complete: bool
 
 
+class Piece(NamedTuple):
+  """What has become final of an answer: together they are a `Reply`.
+
+  Attributes:
+    kind: 'text', 'audio', 'end' of a span of audio, or 'done'.
+    text: a piece of text; empty in the other kinds.
+    wave: float32 [S], a piece of audio; likewise.
+    complete: false in 'done' where a limit ended the answer.
+  """
+
+  kind: str
+  text: str = ''
+  wave: np.ndarray = np.zeros(0, np.float32)
+  complete: bool = True
+
+
 class Session:
-  """One model in memory; see `load`."""
+  """One model in memory; see `load`.
+
+  It is asked by a task of `assets` and what the user says: text, or a recording and its
+  sample rate, as `audio_io.read_wav` gives them.
+
+      session = Session.load('runs/quickstart/run')
+      session.reply('transcribe', audio_io.read_wav('in.wav')).text
+      for piece in session.stream('speak', 'three seven one'):
+        play(piece.wave)
+  """
 
   def __init__(
     self, config: config_lib.Config, assets: assets_lib.Assets, params, seed: int = 0
   ):
     """Takes a model apart from any folder."""
     self.config, self.assets, self.params, self.seed = config, assets, params, seed
+    if config.sampling.guidance and not config.objective.condition_dropout:
+      logging.warning(
+        'sampling.guidance is %g, but the model was trained with '
+        'objective.condition_dropout=0: what it says without a condition is no guide',
+        config.sampling.guidance,
+      )
     self.model = transformer.Transformer(config.model, assets.vocabulary.size)
     self.decoder = decoder.Decoder(
       self.model, params, assets.vocabulary, config.sampling, config.mask
@@ -64,29 +99,63 @@ class Session:
     assets = assets_lib.load(pathlib.Path(workdir, assets_lib.DIRECTORY))
     return cls(config, assets, checkpoint.restore_params(workdir), seed)
 
-  def speak(self, text: str, voice: int = 0) -> Reply:
-    """Says `text`."""
-    return self._reply(assets_lib.SPEAK, text, voice)
+  def reply(self, task: str, said: str | Recording, voice: int = 0) -> Reply:
+    """The whole answer.
 
-  def transcribe(self, wave: np.ndarray, sample_rate: int) -> Reply:
-    """Writes down what is said in `wave`, float32 [S]."""
-    return self._reply(assets_lib.TRANSCRIBE, self._codes(wave, sample_rate), 0)
+    Args:
+      task: SPEAK, TRANSCRIBE or ANSWER of `assets`.
+      said: text, or float32 [S] samples and their rate.
+      voice: for tasks that speak.
 
-  def ask(self, wave: np.ndarray, sample_rate: int, voice: int = 0) -> Reply:
-    """Answers the question that is spoken in `wave`, float32 [S]."""
-    return self._reply(assets_lib.ANSWER, self._codes(wave, sample_rate), voice)
-
-  def _codes(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    audio_io.check_wave(wave, 'the recording')
-    return self.assets.codec.encode(wave, sample_rate)
-
-  def _reply(self, task: str, user: str | np.ndarray, voice: int) -> Reply:
-    system = self.assets.prompt(task, voice)
-    template = self.assets.template
-    prompt = template.prompt([chat.Turn('system', [system]), chat.Turn('user', [user])])
+    Raises:
+      UserError: the model knows no such task or voice, its codec cannot do what is needed, or
+        the recording is none or too long.
+    """
+    prompt = self._prompt(task, said, voice, 'decode')
     (answer,) = self.decoder([prompt], [self.seed])
-    parts = template.parts(answer.tokens)
+    parts = self.assets.template.parts(answer.tokens)
     text = ''.join(part for part in parts if isinstance(part, str))
     codes = [part for part in parts if not isinstance(part, str)]
     wave = [self.assets.codec.decode(part) for part in codes]
     return Reply(text, np.concatenate([np.zeros(0, np.float32), *wave]), answer.complete)
+
+  def stream(self, task: str, said: str | Recording, voice: int = 0) -> Iterator[Piece]:
+    """The same answer, piece by piece as it becomes final; `reply` has the arguments."""
+    prompt = self._prompt(task, said, voice, 'stream')
+    return self._pieces(self.decoder.stream(prompt, self.seed))
+
+  def _prompt(self, task: str, said: str | Recording, voice: int, ability: str) -> np.ndarray:
+    system = self.assets.prompt(task, voice)
+    if task != assets_lib.TRANSCRIBE:
+      self.assets.codec.require(ability)
+    user = said if isinstance(said, str) else self._codes(*said)
+    turns = [chat.Turn('system', [system]), chat.Turn('user', [user])]
+    return self.assets.template.prompt(turns)
+
+  def _codes(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    audio_io.check_wave(wave, 'the recording')
+    codec, limit = self.assets.codec, self.config.sampling.max_prompt
+    codec.require('encode')
+    seconds, longest = len(wave) / sample_rate, limit / codec.frame_rate
+    if seconds > longest:  # before an hour is encoded in vain
+      raise audio_io.AudioError(
+        f'the recording lasts {seconds:.1f} s, but config.sampling.max_prompt, {limit} tokens, '
+        f'has room for {longest:.1f} s at most: cut the recording'
+      )
+    return codec.encode(wave, sample_rate)
+
+  def _pieces(self, events: Iterator[decoder.Event]) -> Iterator[Piece]:
+    vocabulary, sound = self.assets.vocabulary, None
+    text = writing.Writing(self.assets.tokenizer)
+    for event in events:
+      if written := text.push(event.tokens) if event.kind == 'text' else text.flush():
+        yield Piece('text', text=written)
+      if event.kind == 'audio':
+        sound = sound or self.assets.codec.decoder()
+        wave = sound.push(vocabulary.to_codes(event.tokens))
+      elif event.kind == 'end':
+        wave = sound.flush()
+      if event.kind in ('audio', 'end') and len(wave):
+        yield Piece('audio', wave=wave)
+      if event.kind in ('end', 'done'):
+        yield Piece(event.kind, complete=event.complete)

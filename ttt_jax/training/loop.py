@@ -43,12 +43,14 @@ def train(
     profiled: steps of which a trace is written (see `trace`).
 
   Raises:
-    CheckpointError: `workdir` holds another kind of run, or cannot be written.
+    CheckpointError: `workdir` holds another kind of run, cannot be written, or is not one
+      folder for all processes.
     ConfigError: the mesh does not fit the devices, the model or the batch.
   """
   clock = clock_lib.Clock()
   about = checkpoint.describe(config, assets.vocabulary.fingerprint)
   checkpoint.refuse_another(workdir, about)
+  checkpoint.refuse_unshared(workdir)
   mesh = sharding.make_mesh(config.mesh)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   program = program_lib.assemble(config, assets.vocabulary, mesh)

@@ -10,7 +10,7 @@ import tqdm
 
 from ttt_jax import config as config_lib
 from ttt_jax import losses
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 
 
 def summarize(sums: losses.Sums) -> dict[str, float]:
@@ -39,7 +39,7 @@ class Yardstick(NamedTuple):
   """What a speed is held against.
 
   Attributes:
-    model: the network, whose operations `flops.TEXT` counts.
+    model: the network, whose operations `formula.TEXT` counts.
     vocabulary_size: ids in use.
     peak: operations a second of all devices together; None where it is not known.
   """
@@ -57,7 +57,7 @@ def speed(
     step_seconds       time in which the devices work on a step, mean; on several hosts, what
                        they wait for each other is in it
     tokens_per_second  tokens of all devices together, padding not counted
-    mfu                operations that the tokens need (`flops.TEXT`) / (seconds * peak); left
+    mfu                operations that the tokens need (`formula.TEXT`) / (seconds * peak); left
                        out where the peak of the devices is not known
     data_wait          share of the time in which the devices had nothing to do because the
                        host waited for data
@@ -80,8 +80,8 @@ def speed(
   }
   if yardstick.peak:
     counts = sums.visible, sums.text_count + sums.audio_count.sum(), sums.filled
-    rows = flops.Rows(*(float(count / sums.positions) for count in counts))
-    each = flops.training(yardstick.model, yardstick.vocabulary_size, rows)
+    rows = formula.Rows(*(float(count / sums.positions) for count in counts))
+    each = formula.training(yardstick.model, yardstick.vocabulary_size, rows)
     out['mfu'] = each * float(sums.positions) / (seconds * yardstick.peak)
   if spent['compile']:
     out['compile_seconds'] = spent['compile']

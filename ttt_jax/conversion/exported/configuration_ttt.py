@@ -19,7 +19,9 @@ VOCABULARY = (
   *('size', 'audio_start', 'codebook_start', 'codebook_size', 'turn_start', 'turn_end'),
   *('begin_audio', 'begin_last', 'end_prompt', 'end_inner', 'end_last', 'mask'),
 )
-SAMPLING = ('block_size', 'steps_per_block', 'temperature', 'max_text', 'max_audio')
+SAMPLING = (
+  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+)
 FIELDS = {
   'vocabulary': (*VOCABULARY, 'tokenizer'),
   'mask': ('audio', 'block_size', 'causal_prompt'),
@@ -56,11 +58,12 @@ def check_sampling(sampling: dict[str, Any]) -> dict[str, Any]:
   """
   _require_keys('sampling', sampling, SAMPLING)
   for name in SAMPLING:
-    if name != 'temperature':
-      _require_count(f'sampling.{name}', sampling[name])
-  value = sampling['temperature']
-  at_least_0 = isinstance(value, (int, float)) and value >= 0
-  _require(at_least_0, 'sampling.temperature', value, 'at least 0')
+    value = sampling[name]
+    if name in ('guidance', 'temperature'):
+      at_least_0 = isinstance(value, (int, float)) and value >= 0
+      _require(at_least_0, f'sampling.{name}', value, 'at least 0')
+    else:
+      _require_count(f'sampling.{name}', value)
   size = sampling['block_size']
   _require(size <= sampling['max_audio'], 'sampling.block_size', size, 'at most max_audio')
   return sampling

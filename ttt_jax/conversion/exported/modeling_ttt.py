@@ -92,6 +92,27 @@ def hybrid_mask(input_ids, real, position_ids, cached, vocabulary, mask):
   return (torch.cat([old, new], -1) & real[:, None] | F.pad(itself, (cached, 0)))[:, None]
 
 
+def without_condition(tokens, vocabulary):
+  """What guidance reads beside `tokens`: masks, but for the model's spans and their begins.
+
+  Args:
+    tokens: list of ids; a begin token at its end begins a span of the model.
+    vocabulary: that section of `config.ttt`, as a namespace.
+
+  Returns:
+    list of ids, as long.
+  """
+  v, out, given = vocabulary, [], False
+  for i in reversed(range(len(tokens))):
+    token, behind = tokens[i], tokens[i + 1 : i + 2]
+    audio = token >= v.audio_start
+    if not behind or behind[0] < v.audio_start:  # what audio there is here ends here
+      given = audio and v.end_prompt in (token, *behind)
+    kept = not given and (audio or token in (v.begin_audio, v.begin_last))
+    out.append(token if kept else v.mask)
+  return out[::-1]
+
+
 class HybridGenerationMixin:
   """The mask and the way to generate, for a causal language model of transformers."""
 
@@ -156,8 +177,9 @@ class HybridGenerationMixin:
       attention_mask: [batch, length], 0 at padding, on either side; or None.
       generator: torch.Generator to draw by, where temperature is above 0.
       **sampling: in place of those of `config.ttt['sampling']`: `block_size` (audio tokens
-        decoded in parallel), `steps_per_block`, `temperature` (0 takes the most likely token),
-        `max_text` (text tokens of an answer), `max_audio` (audio tokens of one span).
+        decoded in parallel), `steps_per_block`, `guidance` (above 0, logits of audio become
+        l + guidance * (l - those without condition)), `temperature` (0 takes the most likely
+        token), `max_text` (text tokens of an answer), `max_audio` (audio tokens of one span).
 
     Returns:
       int [batch, longest]: `input_ids` as they are, the answers behind them, and then
@@ -238,13 +260,23 @@ class HybridGenerationMixin:
 
     Only tokens that the cache lacks are computed, and only keys that are final stay in it.
     """
-    new = torch.tensor([tokens[cache.get_seq_length() :]], device=self.device)
-    last = len(tokens) - first
-    out = self(input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=last)
+    v, cached = self._section('vocabulary'), cache.get_seq_length()
+    readings = [tokens, without_condition(tokens, v)] if sampling.guidance else [tokens]
+    new = torch.tensor(readings, device=self.device)[:, cached:]
+    seen = hybrid_mask(new[:1], None, None, cached, v, self._section('mask'))
+    out = self(
+      input_ids=new,
+      attention_mask=seen.expand(len(new), -1, -1, -1),
+      past_key_values=cache,
+      use_cache=True,
+      logits_to_keep=len(tokens) - first,
+    )
     passing = len(tokens) - self._settled(tokens, first, audio)
     if passing:
       cache.crop(-passing)
-    logits, v = out.logits[0].float(), self._section('vocabulary')
+    logits = out.logits[0].float()
+    if sampling.guidance and audio:
+      logits = logits + sampling.guidance * (logits - out.logits[1].float())
     ids = torch.arange(logits.shape[-1], device=logits.device)
     codes = (ids >= v.codebook_start) & (ids < v.codebook_start + v.codebook_size)
     wanted = codes | (ids == v.end_inner) | (ids == v.end_last)

@@ -5,7 +5,7 @@ from conftest import make_config
 
 from data_pipelines import loader, rows
 from ttt_jax import mask
-from ttt_jax.model import flops, transformer
+from ttt_jax.model import formula, transformer
 
 
 @pytest.fixture(scope='module')
@@ -38,11 +38,11 @@ def test_the_formula_counts_the_products_of_the_network_on_what_is_visible(batch
   wanted += 6 * 32 * size * (batch.weights > 0).sum()  # an output layer is width 32 by ids
   # Scores and sums of values, 2 each, and twice that backward: 2 layers, 4 heads of 8.
   wanted += (2 + 2) * 3 * 2 * 4 * 8 * pairs
-  found = flops.training(model, size, flops.measured(batch)) * batch.inputs.size
+  found = formula.training(model, size, formula.measured(batch)) * batch.inputs.size
   np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def test_a_causal_document_sees_half_of_itself():
   length = 1000
   seen = mask.visible(np.zeros(length, int), np.arange(length)).sum(1).mean()
-  assert flops.typical(length, 0.5).visible == pytest.approx(seen, rel=2e-3)
+  assert formula.typical(length, 0.5).visible == pytest.approx(seen, rel=2e-3)

@@ -69,3 +69,24 @@ def attention(model: config_lib.Model, rows: Rows, operations: int) -> float:
 def mean(rows: list[Rows]) -> Rows:
   """Of several batches."""
   return Rows(*np.mean(rows, 0).tolist())
+
+
+def gathered(
+  model: config_lib.Model, parameters: int, ways: int, operand: int, summed: int
+) -> float:
+  """Bytes that FSDP must send at least, by device and step.
+
+  The forward and the backward pass of a layer each gather its weights, and its gradient is
+  reduced; what is no layer's, the embedding and the output layer, is gathered once. Of each
+  array a device sends all but its own part.
+
+  Args:
+    model: its shape.
+    parameters: all of them.
+    ways: into how many parts the state is cut.
+    operand: bytes of a weight where it is used.
+    summed: bytes of a gradient where it is added up.
+  """
+  layers = weights(model)
+  once = parameters - layers
+  return (ways - 1) / ways * (layers * (2 * operand + summed) + once * (operand + summed))

@@ -1,0 +1,135 @@
+"""Two workers of a pod train together, one of them dies, and the run goes on."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pod as pod_lib
+import pytest
+
+from ttt_jax import checkpoint
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='workers have /proc and flock')
+
+STEPS, EVERY = 30, 5
+
+# What its metadata tell a TPU VM, a worker is told here. Its code is what was copied to it,
+# and it has no torch, which tensorboardX would import: that takes longer than all else.
+PROGRAM = f"""
+export PYTHONPATH=$PWD:$WITHOUT_TORCH
+exec {sys.executable} -m ttt_jax.cli.train \
+  --coordinator=127.0.0.1:$PORT --processes=2 --process=$WORKER --heartbeat=8 "$@"
+"""
+FLAGS = [
+  '--config=configs/base.py',
+  '--config.model.layers=1',
+  '--config.model.width=32',
+  '--config.model.mlp_width=48',
+  '--config.model.head_width=8',
+  '--config.model.vocabulary_multiple=8',
+  '--config.model.dtype=float32',
+  '--config.model.remat=none',
+  '--config.model.attention=dense',
+  '--config.data.row_length=128',
+  '--config.data.batch_size=8',
+  '--config.optimizer.warmup_steps=2',
+  f'--config.train.steps={STEPS}',
+  f'--config.train.checkpoint_every={EVERY}',
+  '--config.train.log_every=1',
+  '--config.mesh.fsdp=4',
+]
+
+
+def environment(devices: int, folder: pathlib.Path) -> dict[str, str]:
+  """Variables for virtual devices; what is compiled runs for a second, and is left as it is."""
+  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'WITHOUT_TORCH': str(folder / 'lib')}
+
+
+def metrics(run: pathlib.Path) -> dict[int, dict]:
+  """What was reported of each step, the last time that it was made."""
+  path = run / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  return {json.loads(line)['step']: json.loads(line) for line in lines}
+
+
+def wait_for(done, seconds: float, pod) -> None:
+  end = time.monotonic() + seconds
+  while not done():
+    logs = [pod.worker(number, 'train.log') for number in range(2)]
+    text = '\n'.join(log.read_text()[-3000:] for log in logs if log.exists())
+    assert time.monotonic() < end, text
+    time.sleep(0.05)
+
+
+@pytest.fixture
+def pod(tmp_path):
+  parts = ('launch', 'ttt_jax', 'data_pipelines', 'configs')
+  made = pod_lib.Pod(tmp_path, PROGRAM, parts)
+  (tmp_path / 'lib').mkdir()
+  (tmp_path / 'lib/torch.py').write_text('raise ImportError\n')
+  yield made
+  made.close()
+
+
+@pytest.fixture
+def alone(pod, toy_data, tmp_path):
+  """A run in one process, already under way: its folder, and the process."""
+  command = [sys.executable, '-m', 'ttt_jax.cli.train', *FLAGS]
+  run = tmp_path / 'alone'
+  variables = environment(4, tmp_path)
+  path = f'{pod.checkout}:{variables["WITHOUT_TORCH"]}'
+  process = subprocess.Popen(
+    [*command, f'--config.data.directory={toy_data}', f'--workdir={run}'],
+    cwd=pod.checkout,
+    env=os.environ | variables | {'PYTHONPATH': path},
+    stderr=subprocess.DEVNULL,
+  )
+  yield run, process
+  process.kill()
+  process.wait()
+
+
+def test_a_run_goes_on_when_a_worker_has_died(pod, alone, toy_data, tmp_path):
+  run = tmp_path / 'run'
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  settings = environment(2, tmp_path) | {'PORT': port}
+  train = ['train', *(f'--env={key}={value}' for key, value in settings.items()), '--', *FLAGS]
+  train += [f'--config.data.directory={toy_data}', f'--workdir={run}']
+  pod('create')
+  pod('setup')
+  pod(*train)
+
+  wait_for((run / checkpoint.DIRECTORY / str(EVERY)).exists, 120, pod)
+  os.kill(int(pod.worker(1, 'train.pid').read_text()), signal.SIGKILL)
+  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
+  said = pod('status')
+  assert '[worker-0] failed' in said and '[worker-1] failed: exit code 137' in said
+  saved, reached = checkpoint.latest(run), max(metrics(run))
+  assert EVERY <= saved <= reached < STEPS
+
+  pod(*train)
+  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
+  said = pod('status')
+  assert '[worker-0] finished' in said and '[worker-1] finished' in said
+  for number in range(2):
+    assert f'going on from step {saved}\n' in pod.worker(number, 'train.log').read_text()
+
+  other, process = alone
+  assert process.wait(120) == 0
+  together, single = metrics(run), metrics(other)
+  assert sorted(together) == sorted(single) == list(range(1, STEPS + 1))
+  for step, figures in together.items():
+    for key in ('loss', 'gradient_norm', 'learning_rate'):
+      np.testing.assert_allclose(figures[key], single[step][key], rtol=1e-4, err_msg=str(step))
+  assert single[STEPS]['text_loss'] < 0.8 * single[1]['text_loss']
+  params, wanted = checkpoint.restore_params(run), checkpoint.restore_params(other)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params, wanted)

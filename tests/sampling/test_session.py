@@ -1,0 +1,147 @@
+"""Sessions: what is streamed is what is replied, and what cannot be answered is refused."""
+
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import CODES, make_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted import Scripted
+
+from ttt_jax.codecs import audio_io, codec, external
+from ttt_jax.sampling import session, stopwatch, writing
+
+
+def a_session(assets, **changes):
+  return session.Session(make_config(**changes), assets, {})
+
+
+TEXT = st.text(st.sampled_from('one two\n é 語🎵x'), max_size=12)
+SPAN = st.tuples(st.booleans(), st.lists(st.integers(0, CODES - 1), max_size=20))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+  parts=st.lists(st.one_of(TEXT, SPAN), max_size=5),
+  sizes=st.lists(st.integers(1, 6), min_size=1, max_size=40),
+  ended=st.booleans(),
+)
+def test_the_pieces_are_the_reply(assets, parts, sizes, ended):
+  v, tokens = assets.vocabulary, []
+  for part in parts:
+    if isinstance(part, str):
+      tokens += assets.tokenizer.encode(part)
+    else:
+      last, codes = part
+      begin, end = ((v.begin_audio, v.end_inner), (v.begin_last, v.end_last))[last]
+      tokens += [begin, *v.from_codes(codes), end]
+  # Cut short, an answer may end in a begin token.
+  tokens += [v.turn_end] if ended else [v.begin_audio]
+  talk = a_session(assets)
+  talk.decoder = Scripted(tokens, ended, sizes, v)
+  reply = talk.reply('speak', 'one')
+  pieces = list(talk.stream('speak', 'one'))
+  assert ''.join(piece.text for piece in pieces) == reply.text
+  np.testing.assert_array_equal(
+    np.concatenate([reply.wave[:0], *(piece.wave for piece in pieces)]), reply.wave
+  )
+  spans = [part for part in parts if not isinstance(part, str)]
+  assert len(reply.wave) == 640 * sum(len(codes) for _, codes in spans)
+  kinds = [piece.kind for piece in pieces]
+  assert kinds.count('end') == len(spans) and kinds[-1] == 'done'
+  for piece in pieces:
+    assert (piece.kind == 'text') == bool(piece.text)
+    assert (piece.kind == 'audio') == (piece.wave.size > 0)
+  assert pieces[-1].complete == reply.complete == ended
+
+
+def test_sound_comes_before_its_span_ends(assets):
+  v = assets.vocabulary
+  tokens = [v.begin_last, *v.from_codes(np.arange(20)), v.end_last, v.turn_end]
+  talk = a_session(assets)
+  talk.decoder = Scripted(tokens, True, [1, 8, 8], v)
+  kinds = [(piece.kind, len(piece.wave)) for piece in talk.stream('speak', 'one')]
+  assert kinds[0][0] == kinds[1][0] == 'audio' and kinds[0][1] > 8 * 640 - 0.17 * 16_000
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 399), max_size=30), st.integers(1, 4))
+def test_text_is_given_out_once_and_never_changed(assets, ids, size):
+  text, given_out = writing.Writing(assets.tokenizer), ''
+  for _ in range(2):
+    given_out = ''.join(
+      text.push(np.array(ids[i : i + size], np.int32)) for i in range(0, len(ids), size)
+    )
+    assert given_out + text.flush() == assets.tokenizer.decode(ids)
+  ids = assets.tokenizer.encode('語')
+  pushed = [text.push(np.array([i])) for i in ids]
+  assert len(ids) > 2 and ''.join(pushed) == pushed[-1] == '語'
+
+
+def test_a_recording_that_no_prompt_holds_is_refused_unread(assets, monkeypatch):
+  talk = a_session(assets, sampling__max_prompt=250)
+  monkeypatch.setattr(type(assets.codec), '_encode', None)
+  hour = np.broadcast_to(np.float32(0), 3600 * 8000)
+  for ask in (talk.reply, talk.stream):
+    with pytest.raises(
+      audio_io.AudioError, match='lasts 3600.0 s.*max_prompt, 250 tokens.* 10.0 s'
+    ):
+      ask('transcribe', (hour, 8000))
+
+
+def test_empty_recordings_and_unknown_voices_are_refused(assets):
+  talk = a_session(assets)
+  for ask in (talk.reply, talk.stream):
+    with pytest.raises(audio_io.AudioError, match='the recording: holds no samples'):
+      ask('transcribe', (np.zeros(0, np.float32), 16_000))
+    with pytest.raises(ValueError, match="'speak' has no prompt for voice 1"):
+      ask('speak', 'one', 1)
+
+
+def test_a_codec_that_is_not_here_is_missed_before_anything_is_said(assets):
+  talk = a_session(assets._replace(codec=external.External('theirs', CODES)))
+  for task, said in (('speak', 'one'), ('transcribe', (np.zeros(9, np.float32), 9))):
+    for ask in (talk.reply, talk.stream):
+      with pytest.raises(codec.CodecError, match="codec 'theirs'"):
+        ask(task, said)
+
+
+def test_a_stopwatch_tells_compilation_from_the_rest():
+  function = jax.jit(lambda x: jax.lax.cond(x[0] > 0, jnp.sort, jax.jit(jnp.cumsum), x))
+  with stopwatch.Stopwatch() as watch:
+    assert watch.lap().compiling == 0
+    function(jnp.ones(3)).block_until_ready()
+    first = watch.lap()
+    function(jnp.ones(3)).block_until_ready()
+    second = watch.lap()
+    assert 0 < first.compiling == second.compiling < first.seconds < second.seconds
+    # What lies within another stage counts once.
+    now = time.time()
+    for begin, end in ((now - 3, now - 2), (now - 2, now - 1), (now - 4, now)):
+      jax.monitoring.record_event_time_span('/jax/core/compile/x', begin, end)
+    assert watch.lap().compiling == pytest.approx(4)
+  jax.monitoring.record_event_time_span('/jax/core/compile/x', 0, 9)
+  assert watch.lap().compiling == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+  'missing,match',
+  [
+    (None, 'no run is described here'),
+    ('vocabulary.json', 'vocabulary.json: not a vocabulary'),
+    ('codec.json', 'codec.json: cannot be read'),
+    ('prompts.json', 'prompts.json: no prompts of tasks here'),
+  ],
+)
+def test_a_folder_that_lacks_what_speaking_needs_is_refused(assets, tmp_path, missing, match):
+  config = {'config': make_config().to_dict(), 'vocabulary': assets.vocabulary.fingerprint}
+  if missing:
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    assets.save(tmp_path / 'assets')
+    (tmp_path / 'assets' / missing).unlink()
+  with pytest.raises(ValueError, match=match):
+    session.Session.load(tmp_path)

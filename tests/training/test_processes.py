@@ -1,0 +1,54 @@
+import socket
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys, jax
+from ttt_jax import checkpoint, config, sharding
+port, number, *folders = sys.argv[1:]
+jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
+sizes = config.Mesh(slices=2, data=-1, fsdp=2, sequence=1, tensor=1)
+first, second = sharding.make_mesh(sizes).devices
+print({device.process_index for device in first.flat})
+print({device.process_index for device in second.flat})
+for folder in folders:
+  try:
+    checkpoint.refuse_unshared(folder, patience=0.2)
+    print('shared')
+  except checkpoint.CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def both():
+  """Runs SCRIPT in two processes, each with folders of its own; what they say, line by line."""
+  started = []
+
+  def run(*folders):
+    with socket.create_server(('127.0.0.1', 0)) as free:
+      port = free.getsockname()[1]
+    for number, own in enumerate(folders):
+      command = [sys.executable, '-c', SCRIPT, str(port), str(number), *map(str, own)]
+      started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=60)[0].splitlines() for process in started]
+    return [[line for line in lines if '[Gloo]' not in line] for lines in said]
+
+  yield run
+  for process in started:
+    process.kill()
+    process.wait()
+
+
+def test_processes_are_slices_and_refuse_a_folder_that_is_not_shared(both, tmp_path):
+  (tmp_path / 'file').touch()
+  first = (tmp_path / 'a' / 'run', tmp_path / 'mine', tmp_path / 'file' / 'run')
+  second = (first[0], tmp_path / 'yours', first[2])
+  said = both(first, second)
+  for (*slices, shared, private, unwritable), folders in zip(said, (first, second)):
+    assert slices == ['{0}', '{1}'] and shared == 'shared'
+    assert f'{folders[1]} is not one folder' in private and 'processes [1] do not' in private
+    assert 'processes [0, 1] do not see' in unwritable
+  assert not list(tmp_path.glob('**/.shared-*'))
