@@ -15,8 +15,9 @@ import pathlib
 import record
 
 from ttt_jax import config as config_lib
-from ttt_jax.planning import formula, report, sweep
+from ttt_jax.model import formula
 from ttt_jax.planning import plan as plan_lib
+from ttt_jax.planning import report, sweep
 
 FORMULA = f"""{formula.TEXT}
 state * n      = bytes of parameters, moments and batch on a chip, times chips

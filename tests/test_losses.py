@@ -41,7 +41,7 @@ def arrays():
   weights[0, 1] = weights[1, 3] = 0
   noise = np.where(targets >= AUDIO, 0.35, 0).astype(np.float32)
   start, end = np.zeros(SHAPE, int), np.ones(SHAPE, int)
-  end[1, 3:] = 0
+  start[0], end[0], end[1, 3:] = 2, 5, 0
   batch = batch_lib.Batch(
     targets, start, start, end, targets, weights, noise, np.array([2.0, 1.0], np.float32)
   )
@@ -70,6 +70,7 @@ def test_joint_loss_is_the_weighted_mean_and_splits_by_class(arrays):
   assert sums.audio_correct[3] == right.sum() > 0
   assert sums.audio_count.tolist() == [0, 0, 0, audio.sum(), 0, 0, 0, 0, 0, 0]
   assert sums.filled == 8 and sums.positions == 10
+  assert sums.visible == 5 * (5 - 2) + 3 * 1
 
 
 def test_restricted_targets_are_predicted_among_the_ids_of_their_class(arrays):

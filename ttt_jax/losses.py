@@ -27,6 +27,7 @@ class Sums(NamedTuple):
     audio_count: [NOISE_BINS], masked audio tokens.
     positions: positions of the batch.
     filled: those that are no padding.
+    visible: pairs of a position and a key that it sees.
   """
 
   objective: jax.Array
@@ -38,6 +39,7 @@ class Sums(NamedTuple):
   audio_count: jax.Array
   positions: jax.Array
   filled: jax.Array
+  visible: jax.Array
 
 
 def options(
@@ -96,5 +98,6 @@ def joint(
     audio_count=jnp.sum(bins, (0, 1)),
     positions=jnp.float32(counted.size),
     filled=jnp.sum(batch.kv_end > batch.kv_start, dtype=jnp.float32),
+    visible=jnp.sum(batch.kv_end - batch.kv_start, dtype=jnp.float32),
   )
   return total / jnp.maximum(normalizer, 1), sums

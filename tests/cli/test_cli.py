@@ -155,6 +155,7 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
     (['--config=configs/missing.py'], 'missing.py'),
     ([], '--config=FILE is needed'),
     (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
+    (['--config=configs/tiny.py', '--profile_steps=15:10'], '--profile_steps=15:10: give'),
     (['--process=0'], 'need --distributed'),
     (['--distributed', '--coordinator=here:1'], 'go together'),
     (['--distributed', '--coordinator=here'], '--coordinator=here: it has no port'),

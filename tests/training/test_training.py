@@ -12,7 +12,7 @@ from data_pipelines import loader, rows
 from ttt_jax import checkpoint, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
-from ttt_jax.training import optimizer, program, state, train
+from ttt_jax.training import optimizer, program, state, trace, train
 
 
 def config_for(toy_data, **changes):
@@ -37,7 +37,7 @@ def params_equal(a, b) -> bool:
 def finished(toy_data, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
   config = config_for(toy_data, train__steps=6)
-  return config, workdir, train.train(config, workdir)
+  return config, workdir, train.train(config, workdir, profiled=range(2, 4))
 
 
 def test_resuming_is_bit_identical(finished, toy_data, tmp_path):
@@ -93,11 +93,17 @@ def test_checkpoints_hold_params_as_an_item_of_their_own(finished):
 
 def test_metrics_are_complete(finished):
   _, workdir, _ = finished
-  line = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
+  first, *_, line = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
   wanted = {'step', 'loss', 'text_loss', 'audio_loss', 'audio_accuracy', 'fill'}
-  assert wanted | {'gradient_norm', 'tokens_per_second', 'learning_rate'} <= set(line)
+  wanted |= {'gradient_norm', 'learning_rate'}
+  wanted |= {'step_seconds', 'tokens_per_second', 'data_wait', 'goodput'}
+  assert wanted <= set(line)
+  assert 'mfu' not in line  # nobody knows the peak of a CPU
+  assert first['compile_seconds'] > 0 and 'compile_seconds' not in line
+  assert 0 < line['goodput'] < 1 and 0 <= line['data_wait'] < 1
   assert any(name.startswith('audio_accuracy/0.') for name in line)
   assert list(workdir.glob('events.out.tfevents.*'))
+  assert list((workdir / trace.DIRECTORY).rglob('*.xplane.pb'))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from ttt_jax import config as config_lib
 from ttt_jax import errors, sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.cli import settings
-from ttt_jax.planning import chips, formula, plan, report, sweep
+from ttt_jax.model import formula
+from ttt_jax.planning import plan, report, sweep, topologies
 
 _CONFIG = settings.define_config()
 _TOPOLOGY = flags.DEFINE_string(
@@ -69,7 +70,7 @@ def _chosen(config: config_lib.Config, topology: str) -> config_lib.Config:
   """With the batch that the flags ask for."""
   if not _ROWS.value:
     return config
-  parts = sharding.rows_of(sharding.make_mesh(config.mesh, chips.devices(topology)))
+  parts = sharding.rows_of(sharding.make_mesh(config.mesh, topologies.devices(topology)))
   size = _ROWS.value * parts
   return dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size))
 
@@ -77,7 +78,7 @@ def _chosen(config: config_lib.Config, topology: str) -> config_lib.Config:
 def main():
   """Reads the flags."""
   config, topology = settings.checked(_CONFIG.value), _TOPOLOGY.value
-  chips.parse(topology)
+  topologies.parse(topology)
   vocabulary, rows = _supposed(config)
   folder = pathlib.Path(_KEEP.value).expanduser() if _KEEP.value else None
   make = functools.partial(

@@ -16,7 +16,7 @@ from absl import flags
 
 from ttt_jax import errors
 from ttt_jax.cli import settings
-from ttt_jax.training import train
+from ttt_jax.training import trace, train
 
 _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -31,6 +31,9 @@ _PROCESSES = flags.DEFINE_integer('processes', None, 'How many there are.', lowe
 _PROCESS = flags.DEFINE_integer('process', None, 'Number of this process.', lower_bound=0)
 _HEARTBEAT = flags.DEFINE_integer(
   'heartbeat', 100, 'Seconds of silence after which a process is dead, and all end.', 1
+)
+_PROFILE = flags.DEFINE_string(
+  'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
 )
 
 
@@ -64,7 +67,9 @@ def main():
     _join()
   elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
     raise errors.UserError('--coordinator, --processes and --process need --distributed')
-  train.train(settings.checked(_CONFIG.value), _WORKDIR.value)
+  config = settings.checked(_CONFIG.value)
+  profiled = trace.parse(_PROFILE.value, config.train.steps)
+  train.train(config, _WORKDIR.value, profiled)
 
 
 run = functools.partial(settings.run, main)

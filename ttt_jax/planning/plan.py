@@ -8,10 +8,11 @@ import time
 import jax
 import jax.numpy as jnp
 
+from ttt_jax import chips, sharding
 from ttt_jax import config as config_lib
-from ttt_jax import sharding
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.planning import chips, formula, hlo, work
+from ttt_jax.model import formula
+from ttt_jax.planning import hlo, topologies, work
 from ttt_jax.training import program, state
 
 # Operations of a pair of a query and a key, a head's width, by kernel: the backward kernels
@@ -60,7 +61,7 @@ class Plan:
   @property
   def chip(self) -> chips.Chip:
     """What the devices are, or are parts of."""
-    return chips.parse(self.topology)[0]
+    return topologies.parse(self.topology)[0]
 
   @property
   def fits(self) -> bool:
@@ -164,8 +165,8 @@ def make(
     ConfigError: the mesh does not fit the topology, the model or the batch.
     TopologyError: there is no such topology.
   """
-  chip, _ = chips.parse(topology)
-  mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+  chip, _ = topologies.parse(topology)
+  mesh = sharding.make_mesh(config.mesh, topologies.devices(topology))
   parts = program.assemble(config, vocabulary, mesh)
   data, model = config.data, config.model
   arrays = sharding.abstract_batch(mesh, data.batch_size, data.row_length)

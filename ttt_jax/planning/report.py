@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ttt_jax.evaluation import markup
 from ttt_jax.evaluation.markup import element
-from ttt_jax.planning import formula
+from ttt_jax.model import formula
 from ttt_jax.planning.plan import Plan
 
 GIB = 2**30

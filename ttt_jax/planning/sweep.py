@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.planning import chips, formula
+from ttt_jax.model import formula
 from ttt_jax.planning import plan as plan_lib
+from ttt_jax.planning import topologies
 
 REMATS = ('none', 'products', 'gate', 'attention', 'full')
-_SOURCES = ('model', 'ops', 'planning', 'training', 'losses.py', 'sharding.py')
+_SOURCES = ('model', 'ops', 'planning', 'training', 'chips.py', 'losses.py', 'sharding.py')
 
 
 def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.Config]:
@@ -23,7 +24,7 @@ def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.
   Meshes that cut the model by FSDP, along one or two axes, alone and with others; each with
   one and two rows for each part of a batch, and each with every remat policy.
   """
-  count, slices = len(chips.devices(topology)), chips.parse(topology)[1]
+  count, slices = len(topologies.devices(topology)), topologies.parse(topology)[1]
   each = count // slices
   for outer, sequence, tensor in itertools.product((1, 4, 8, 16), (1, 2), (1, 2, 4)):
     fsdp = each // (outer * sequence * tensor)

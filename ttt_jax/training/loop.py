@@ -1,8 +1,10 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
+import contextlib
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,7 +14,8 @@ from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
 from ttt_jax import checkpoint, sharding
 from ttt_jax import config as config_lib
-from ttt_jax.training import metrics, optimizer, state
+from ttt_jax.training import clock as clock_lib
+from ttt_jax.training import follow, metrics, state, trace
 from ttt_jax.training import program as program_lib
 
 
@@ -21,6 +24,7 @@ def train(
   assets: assets_lib.Assets,
   batches: Callable[[int, int, int], Iterator[batch_lib.Batch]],
   workdir: str | pathlib.Path,
+  profiled: range = range(0),
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
 
@@ -36,37 +40,55 @@ def train(
     batches: from a first step, a part's number and the number of parts, yields that part of
       each global batch.
     workdir: folder of the run.
+    profiled: steps of which a trace is written (see `trace`).
 
   Raises:
     CheckpointError: `workdir` holds another kind of run, cannot be written, or is not one
       folder for all processes.
     ConfigError: the mesh does not fit the devices, the model or the batch.
   """
+  clock = clock_lib.Clock()
   about = checkpoint.describe(config, assets.vocabulary.fingerprint)
   checkpoint.refuse_another(workdir, about)
   checkpoint.refuse_unshared(workdir)
   mesh = sharding.make_mesh(config.mesh)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   program = program_lib.assemble(config, assets.vocabulary, mesh)
-  layout = program.layout
-  logging.info('%.3g M parameters on %s', state.count(layout.params) / 1e6, mesh)
+  logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
   with checkpoint.manager(workdir, config.train.keep) as checkpoints:
-    if checkpoints.latest_step() is not None:
-      done, *trees = checkpoint.restore(checkpoints, layout.params, layout.optimizer)
-      current = state.State(jax.device_put(jax.numpy.int32(done), layout.step.sharding), *trees)
-      logging.info('going on from step %d', done)
-    elif config.init.checkpoint:
-      params = _initial(config, assets, layout.params)
-      current = state.around(params, program.optimizer, mesh, layout)
-      logging.info('starting from %s', config.init.checkpoint)
-    else:
-      current = state.fresh(program.model, program.optimizer, mesh, layout, config.seed)
+    current = _filled(config, assets, program, mesh, checkpoints)
     checkpoint.claim(workdir, about, assets)
-    stream = batches(int(current.step), *parts)
-    return _run(
-      *(config, program.step, current, stream, mesh, checkpoints, workdir, about),
-      assets.vocabulary.size,
-    )
+    size, start = assets.vocabulary.size, int(current.step)
+    stream = _loaded(batches(start, *parts), mesh, config, size)
+    save = functools.partial(checkpoint.save, checkpoints, about=about)
+    writer = metrics.Writer(workdir, config.train.steps, start, jax.process_index() == 0)
+    follower = follow.Follower(clock, writer, config, size, mesh.devices.flat)
+    tracer = trace.Tracer(workdir, profiled, follower.catch_up)
+    try:
+      with contextlib.closing(follower), contextlib.closing(tracer):
+        current = run(
+          config.train, program.step, current, stream, save, clock, follower, tracer
+        )
+    finally:
+      clock.enter('save')
+      checkpoints.wait_until_finished()
+  clock.settle()
+  logging.info('where the time went: %s', clock)
+  return current
+
+
+def _filled(config, assets, program: program_lib.Program, mesh, checkpoints) -> state.State:
+  """The state that a run goes on from, or begins with."""
+  layout = program.layout
+  if checkpoints.latest_step() is not None:
+    done, *trees = checkpoint.restore(checkpoints, layout.params, layout.optimizer)
+    logging.info('going on from step %d', done)
+    return state.State(jax.device_put(jax.numpy.int32(done), layout.step.sharding), *trees)
+  if config.init.checkpoint:
+    params = _initial(config, assets, layout.params)
+    logging.info('starting from %s', config.init.checkpoint)
+    return state.around(params, program.optimizer, mesh, layout)
+  return state.fresh(program.model, program.optimizer, mesh, layout, config.seed)
 
 
 def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> Any:
@@ -89,22 +111,49 @@ def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> An
   return checkpoint.restore_params(source, layout)
 
 
-def _run(config, step, current, stream, mesh, checkpoints, workdir, about, vocabulary_size):
-  start, last = int(current.step), config.train.steps
-  rate = optimizer.learning_rate(config.optimizer, last)
-  writer = metrics.Writer(workdir, last, start, enabled=jax.process_index() == 0)
-  try:
-    for number, batch in enumerate(stream, start + 1):
-      if number == start + 1:
-        batch_lib.check(batch, vocabulary_size)
-      batch = sharding.put_batch(batch, mesh, config.data.batch_size)
-      current, sums, norm = step(current, batch)
-      writer.add(sums, norm)
-      if number % config.train.log_every == 0 or number == last:
-        writer.report(number, learning_rate=float(rate(number - 1)))
-      if number % config.train.checkpoint_every == 0 or number == last:
-        checkpoint.save(checkpoints, number, current.params, current.optimizer, about)
-  finally:
-    writer.close()
-    checkpoints.wait_until_finished()
+def _loaded(stream, mesh, config: config_lib.Config, vocabulary_size: int):
+  """The batches of `stream` on the mesh, of which the first is checked."""
+  for number, batch in enumerate(stream):
+    if number == 0:
+      batch_lib.check(batch, vocabulary_size)
+    yield sharding.put_batch(batch, mesh, config.data.batch_size)
+
+
+def run(
+  train: config_lib.Train,
+  step: Callable[[state.State, batch_lib.Batch], tuple],
+  current: state.State,
+  stream: Iterable[batch_lib.Batch],
+  save: Callable[[int, Any, Any], None],
+  clock: clock_lib.Clock,
+  follower: follow.Follower,
+  tracer: trace.Tracer,
+) -> state.State:
+  """Takes a step for each batch and returns the last state.
+
+  Args:
+    train: when to save.
+    step: as `step.Step`; its first call compiles.
+    current: the state to start from.
+    stream: batches on the mesh.
+    save: keeps parameters and the optimizer's state under the number of the step.
+    clock: is told what the host does.
+    follower: reads and reports what steps give.
+    tracer: of some of the steps.
+  """
+  first = int(current.step) + 1
+  clock.enter('data')
+  for number, batch in enumerate(stream, first):
+    clock.enter('rest')
+    with tracer.before(number):
+      begin = clock.enter('compile' if number == first else 'rest')
+      current, *results = step(current, batch)
+      called = clock.enter('rest')
+    follower.follow(number, called if number == first else begin, results)
+    tracer.after(number)
+    if number % train.checkpoint_every == 0 or number == train.steps:
+      follower.catch_up()  # so that what leads up to a checkpoint is reported before it is kept
+      clock.enter('save')
+      save(number, current.params, current.optimizer)
+    clock.enter('data')
   return current

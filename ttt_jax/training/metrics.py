@@ -1,15 +1,16 @@
-"""Metrics of training: sums added up between reports, and where reports go."""
+"""Figures of training, from sums and times, and where reports go."""
 
 import json
 import pathlib
-import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import tensorboardX
 import tqdm
 
+from ttt_jax import config as config_lib
 from ttt_jax import losses
+from ttt_jax.model import formula
 
 
 def summarize(sums: losses.Sums) -> dict[str, float]:
@@ -34,6 +35,70 @@ def summarize(sums: losses.Sums) -> dict[str, float]:
   return out
 
 
+class Yardstick(NamedTuple):
+  """What a speed is held against.
+
+  Attributes:
+    model: the network, whose operations `formula.TEXT` counts.
+    vocabulary_size: ids in use.
+    peak: operations a second of all devices together; None where it is not known.
+  """
+
+  model: config_lib.Model
+  vocabulary_size: int
+  peak: float | None
+
+
+def speed(
+  sums: losses.Sums, steps: int, spent: dict[str, float], yardstick: Yardstick
+) -> dict[str, float]:
+  """Reported figures of speed, all of them of this process.
+
+    step_seconds       time in which the devices work on a step, mean; on several hosts, what
+                       they wait for each other is in it
+    tokens_per_second  tokens of all devices together, padding not counted
+    mfu                operations that the tokens need (`formula.TEXT`) / (seconds * peak); left
+                       out where the peak of the devices is not known
+    data_wait          share of the time in which the devices had nothing to do because the
+                       host waited for data
+    compile_seconds    of the first call of the step; in the first report alone
+
+  Time is all that was spent but `start` and `compile`, which come once: for waiting and for
+  saving, the speed goes down.
+
+  Args:
+    sums: over the steps.
+    steps: how many.
+    spent: seconds of each part of the clock.
+    yardstick: what `mfu` is relative to.
+  """
+  seconds = sum(spent.values()) - spent['start'] - spent['compile']
+  out = {
+    'step_seconds': spent['step'] / steps,
+    'tokens_per_second': float(sums.filled / seconds),
+    'data_wait': spent['data'] / seconds,
+  }
+  if yardstick.peak:
+    counts = sums.visible, sums.text_count + sums.audio_count.sum(), sums.filled
+    rows = formula.Rows(*(float(count / sums.positions) for count in counts))
+    each = formula.training(yardstick.model, yardstick.vocabulary_size, rows)
+    out['mfu'] = each * float(sums.positions) / (seconds * yardstick.peak)
+  if spent['compile']:
+    out['compile_seconds'] = spent['compile']
+  return out
+
+
+def memory(devices: Sequence[Any]) -> dict[str, float]:
+  """Bytes in use on the fullest device, now and at most; nothing where devices do not tell."""
+  stats = [found for device in devices if (found := device.memory_stats())]
+  names = {'device_memory': 'bytes_in_use', 'device_memory_peak': 'peak_bytes_in_use'}
+  return {
+    name: float(max(each[key] for each in stats))
+    for name, key in names.items()
+    if stats and all(key in each for each in stats)
+  }
+
+
 class Writer:
   """Writes reports to `metrics.jsonl`, tensorboard files and a bar on the console.
 
@@ -43,44 +108,27 @@ class Writer:
   def __init__(self, directory: str | pathlib.Path, steps: int, start: int, enabled: bool):
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
     self._enabled = enabled
-    self._added = None
-    self._since = time.monotonic()
     if enabled:
       self._path = pathlib.Path(directory, 'metrics.jsonl')
       self._board = tensorboardX.SummaryWriter(str(directory))
       self._bar = tqdm.tqdm(total=steps, initial=start, desc='train', unit='step')
 
-  def add(self, sums: losses.Sums, norm) -> None:
-    """Counts one step in; nothing is fetched from the device before `report`."""
+  def advance(self) -> None:
+    """Moves the bar on by a step."""
     if self._enabled:
       self._bar.update()
-    now = (sums, norm)
-    self._added = [now] if self._added is None else [*self._added, now]
 
-  def report(self, step: int, **more: float) -> dict[str, Any]:
-    """Writes the figures of the steps since the last report; `more` are added to them."""
-    added, self._added = self._added, None
-    # The first fetch waits for the device: the clock is read after it.
-    sums = losses.Sums(
-      *(
-        np.sum([np.asarray(s[i]) for s, _ in added], 0) for i in range(len(losses.Sums._fields))
-      )
-    )
-    now = time.monotonic()
-    figures = summarize(sums)
-    figures['gradient_norm'] = float(np.mean([np.asarray(norm) for _, norm in added]))
-    figures['tokens_per_second'] = float(sums.filled / (now - self._since))
-    figures |= more
-    self._since = now
-    if self._enabled:
-      with self._path.open('a', encoding='utf-8') as lines:
-        lines.write(json.dumps({'step': step, **figures}) + '\n')
-      for name, value in figures.items():
-        self._board.add_scalar(name, value, step)
-      shown = ('text_loss', 'audio_loss', 'audio_accuracy')
-      parts = {name: f'{figures[name]:.3f}' for name in shown if name in figures}
-      self._bar.set_postfix(parts | {'tok/s': f'{figures["tokens_per_second"]:.0f}'})
-    return figures
+  def write(self, step: int, figures: dict[str, float]) -> None:
+    """Writes a report."""
+    if not self._enabled:
+      return
+    with self._path.open('a', encoding='utf-8') as lines:
+      lines.write(json.dumps({'step': step, **figures}) + '\n')
+    for name, value in figures.items():
+      self._board.add_scalar(name, value, step)
+    shown = ('text_loss', 'audio_loss', 'audio_accuracy')
+    parts = {name: f'{figures[name]:.3f}' for name in shown if name in figures}
+    self._bar.set_postfix(parts | {'tok/s': f'{figures["tokens_per_second"]:.0f}'})
 
   def close(self) -> None:
     """Closes the files and the bar."""

@@ -7,8 +7,12 @@ from ttt_jax import config as config_lib
 from ttt_jax.training import loop, state
 
 
-def train(config: config_lib.Config, workdir: str | pathlib.Path) -> state.State:
+def train(
+  config: config_lib.Config, workdir: str | pathlib.Path, profiled: range = range(0)
+) -> state.State:
   """Opens the data set that `config.data` names and trains on it in `workdir`.
+
+  Traces of the steps `profiled` are written (see `trace`).
 
   Raises:
     UserError: the data set, the folder or the settings cannot be used.
@@ -28,4 +32,4 @@ def train(config: config_lib.Config, workdir: str | pathlib.Path) -> state.State
       threads=data.threads,
     )
 
-  return loop.train(config, source.assets, batches, workdir)
+  return loop.train(config, source.assets, batches, workdir, profiled)

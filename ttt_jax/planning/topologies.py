@@ -1,46 +1,14 @@
-"""TPUs: what they are made of, and topologies of them to compile for."""
+"""Topologies of TPUs, to compile for."""
 
-import dataclasses
 import os
 import re
 
-from ttt_jax import errors
-
-GIB = 2**30
+from ttt_jax import chips, errors
 
 
 class TopologyError(errors.UserError):
   """There is no such topology, or nothing here that compiles for it."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """A generation of TPUs, by chip, as Cloud TPU's documentation gives it.
-
-  Attributes:
-    flops: bfloat16 operations a second, at most.
-    memory: bytes that a program can use; what the compiler says, not what the chip has.
-    bandwidth: bytes a second to and from that memory.
-    links: bytes a second that it can send over all its links to neighbours together.
-    network: bytes a second that it can send to another slice: its part of its host's.
-    cores: devices, in the eyes of JAX, of which each has an equal part of all these.
-  """
-
-  flops: float
-  memory: float
-  bandwidth: float
-  links: float
-  network: float
-  cores: int = 1
-
-
-CHIPS = {
-  'v4': Chip(275e12, 2 * 15.25 * GIB, 1200e9, 300e9, 6.25e9, cores=2),
-  'v5e': Chip(197e12, 15.75 * GIB, 819e9, 200e9, 3.125e9),
-  'v5p': Chip(459e12, 95.73 * GIB, 2765e9, 600e9, 6.25e9),
-  'v6e': Chip(918e12, 31.24 * GIB, 1600e9, 400e9, 12.5e9),
-  'tpu7x': Chip(2307e12, 2 * 94.74 * GIB, 7380e9, 600e9, 12.5e9, cores=2),
-}
 
 _NAME = re.compile(r'(?P<chip>\w+):(?P<shape>\d+(x\d+){1,2})(\*(?P<slices>\d+))?')
 _ENVIRONMENT = {
@@ -51,7 +19,7 @@ _ENVIRONMENT = {
 }
 
 
-def parse(topology: str) -> tuple[Chip, int]:
+def parse(topology: str) -> tuple[chips.Chip, int]:
   """The chip of a topology, and how many slices there are.
 
   Args:
@@ -61,12 +29,12 @@ def parse(topology: str) -> tuple[Chip, int]:
     TopologyError: it is not written so, or there is no such chip.
   """
   found = _NAME.fullmatch(topology)
-  if not found or found['chip'] not in CHIPS:
+  if not found or found['chip'] not in chips.CHIPS:
     raise TopologyError(
       f'{topology!r} is no topology: write one as v5e:16x16, v5p:4x4x4 or, for two slices, '
-      f'v5e:16x16*2, with a chip among {", ".join(CHIPS)}'
+      f'v5e:16x16*2, with a chip among {", ".join(chips.CHIPS)}'
     )
-  return CHIPS[found['chip']], int(found['slices'] or 1)
+  return chips.CHIPS[found['chip']], int(found['slices'] or 1)
 
 
 def devices(topology: str) -> list:

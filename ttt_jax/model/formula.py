@@ -8,9 +8,9 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 
 TEXT = """\
-operations of a token = 6 * weights in the layers' products
-                      + 6 * width * ids in use * share of positions that are targets
-                      + 12 * layers * heads * head_width * keys that a position sees"""
+operations of a position = 6 * weights in the layers' products * share of positions filled
+                         + 6 * width * ids in use * share of positions that are targets
+                         + 12 * layers * heads * head_width * keys that a position sees"""
 
 
 class Rows(NamedTuple):
@@ -47,13 +47,14 @@ def weights(model: config_lib.Model) -> int:
 
 
 def training(model: config_lib.Model, vocabulary_size: int, rows: Rows) -> float:
-  """Operations of a position in training: `TEXT`.
+  """Operations of a position in training, on average: `TEXT`.
 
   Two for each multiplication and addition; a product's backward pass is two products. What is
-  computed anew, to save memory, does not count.
+  computed anew, to save memory, does not count, nor what is done to padding.
   """
+  layers = weights(model) * rows.fill
   head = model.width * vocabulary_size * rows.targets
-  return 6.0 * (weights(model) + head) + attention(model, rows, 12)
+  return 6.0 * (layers + head) + attention(model, rows, 12)
 
 
 def attention(model: config_lib.Model, rows: Rows, operations: int) -> float:

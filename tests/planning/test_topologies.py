@@ -1,0 +1,45 @@
+import platform
+import sys
+import types
+
+import pytest
+
+from ttt_jax import chips
+from ttt_jax.planning import topologies
+
+# Libtpu is made for these machines alone, that of CI among them.
+by_libtpu = pytest.mark.skipif(
+  (sys.platform, platform.machine()) != ('linux', 'x86_64'),
+  reason='there is no libtpu for this machine',
+)
+
+
+@by_libtpu
+@pytest.mark.parametrize(
+  'topology', ['v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2', 'tpu7x:2x2x1']
+)
+def test_the_devices_of_four_chips_have_four_peaks(topology):
+  chip, slices = topologies.parse(topology)
+  peaks = [chips.peak(device) for device in topologies.devices(topology)]
+  assert slices == 1 and sum(peaks) == 4 * chip.flops
+  assert len(peaks) == 4 * chip.cores
+
+
+def test_a_v4_may_be_one_device_of_two_cores_and_other_devices_have_no_known_peak():
+  whole = types.SimpleNamespace(device_kind='TPU v4', num_cores=2)
+  assert chips.peak(whole) == chips.CHIPS['v4'].flops
+  assert chips.peak(types.SimpleNamespace(device_kind='cpu')) is None
+
+
+@pytest.mark.parametrize(
+  'topology,said',
+  [
+    ('v5e', 'write one as v5e:16x16'),
+    ('v5e:2x2*', 'write one as v5e:16x16'),
+    ('v9:2x2', 'among v4, v5e'),
+    pytest.param('v5e:3x5', 'knows no', marks=by_libtpu),
+  ],
+)
+def test_topologies_that_there_are_not_are_refused(topology, said):
+  with pytest.raises(topologies.TopologyError, match=said):
+    topologies.devices(topology)
