@@ -27,13 +27,13 @@ from ttt_jax import config as config_lib
 from ttt_jax import mask as mask_lib
 from ttt_jax import sharding
 from ttt_jax.conversion import families
-from ttt_jax.model import flops
+from ttt_jax.model import formula
 from ttt_jax.planning import plan as plan_lib
 from ttt_jax.training import program, state
 
 FORMULA = f"""useful tokens per second = tokens of documents, not padding, / seconds of a step
 ratio = ours / theirs; MFU = operations / (seconds * peak), where the peak is known
-{flops.TEXT}"""
+{formula.TEXT}"""
 PEAKS = {
   'NVIDIA H100 80GB HBM3': 989e12,
   'NVIDIA H200': 989e12,
@@ -128,8 +128,8 @@ def of_ours(config, vocabulary, batches, steps: int) -> dict:
     current, sums, _ = made.step(current, placed[number % len(placed)])
     useful.append(sums.filled)
   seconds = (time.perf_counter() - begin) / steps if jax.block_until_ready(current) else 0
-  rows = flops.mean([flops.measured(batch) for batch in batches[:steps]])
-  operations = flops.training(config.model, vocabulary.size, rows) * batches[0].inputs.size
+  rows = formula.mean([formula.measured(batch) for batch in batches[:steps]])
+  operations = formula.training(config.model, vocabulary.size, rows) * batches[0].inputs.size
   out = {'seconds': seconds, 'tokens': float(np.mean(useful)) / seconds, 'fill': rows.fill}
   peak = PEAKS.get(jax.devices()[0].device_kind)
   return out | ({'mfu': operations / seconds / peak} if peak else {})
