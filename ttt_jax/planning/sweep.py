@@ -1,6 +1,7 @@
 """Many plans: what there is to try, and a place to keep what was compiled."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -66,6 +67,7 @@ def kept(
   return made
 
 
+@functools.cache
 def _versions() -> list[str]:
   """Of all that decides what a step is compiled to."""
   package = pathlib.Path(__file__).parents[1]
