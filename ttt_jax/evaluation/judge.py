@@ -67,16 +67,16 @@ def hear_all(session: session_lib.Session, source: records.Source) -> list[Heard
   """
   session.assets.refuse_mismatch(source.fingerprints, str(source.directory))
   chosen = [source[i] for i in range(len(source))]
-  listeners = _listeners(chosen)
+  listener_of = listeners(chosen)
   answers = session.decoder([prompt_of(record) for record in chosen])
   out = []
   for record, answer in zip(tqdm.tqdm(chosen, desc='listen', unit='record'), answers):
-    listener = listeners[record.about['kind']]
+    listener = listener_of[record.about['kind']]
     out.append(_hear(record, answer, session, source.directory, listener))
   return out
 
 
-def _listeners(chosen: Sequence[records.Record]) -> dict[str, recogniser.Recogniser]:
+def listeners(chosen: Sequence[records.Record]) -> dict[str, recogniser.Recogniser]:
   """One for each kind of text, which knows just the words that occur in that kind."""
   texts: dict[str, list[list[str]]] = {}
   for record in chosen:
