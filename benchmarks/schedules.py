@@ -56,7 +56,7 @@ def measure(session: session_lib.Session, chosen: list[records.Record], changes:
   """One line of the table."""
   sampling = dataclasses.replace(session.config.sampling, **changes)
   made = decoder.Decoder(
-    session.model, session.params, session.assets.vocabulary, session.config.mask, sampling
+    session.model, session.params, session.assets.vocabulary, sampling, session.config.mask
   )
   prompts = [judge.prompt_of(item) for item in chosen]
   made(prompts)
