@@ -32,6 +32,7 @@ def qwen2(layers: int, width: int, heads: int, kv_heads: int, mlp_width: int, ti
   c.model.head_width = width // heads
   c.model.mlp_width = mlp_width
   c.model.tied = tied
+  c.model.remat = 'gate'
   c.model.rope_theta = 1_000_000.0
   c.model.norm_epsilon = 1e-6
   c.model.vocabulary_multiple = 2048  # as ttt-convert pads, so that any mesh cuts it
