@@ -44,8 +44,8 @@ def make_mesh(config: config_lib.Mesh, devices: list | None = None) -> Mesh:
   of them stand for slices.
 
   Raises:
-    ConfigError: the sizes of the axes do not multiply to the number of devices, or there are
-      other slices.
+    ConfigError: the sizes of the axes do not multiply to the number of devices, there are
+      other slices, or the torus of the devices has no such mesh.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [getattr(config, axis) for axis in AXES]
@@ -66,7 +66,17 @@ def make_mesh(config: config_lib.Mesh, devices: list | None = None) -> Mesh:
   if own != {None}:
     devices = sorted(devices, key=lambda device: device.slice_index)
   parts = np.split(np.asarray(devices), slices)
-  layout = np.stack([mesh_utils.create_device_mesh(shape, list(part)) for part in parts])
+  try:
+    # An axis may be part of a ring of the torus, where no whole rings make its size.
+    made = [
+      mesh_utils.create_device_mesh(shape, list(part), allow_split_physical_axes=True)
+      for part in parts
+    ]
+  except (NotImplementedError, ValueError) as error:
+    raise config_lib.ConfigError(
+      f'config.mesh is {dict(zip(AXES, sizes))}, which cannot be laid on these devices: {error}'
+    ) from error
+  layout = np.stack(made)
   return Mesh(layout, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import re
 import sys
 
 import jax
@@ -11,9 +12,11 @@ import pytest
 from conftest import make_config
 
 from ttt_jax import batch as batch_lib
+from ttt_jax import config as config_lib
+from ttt_jax import sharding
 from ttt_jax.model import formula, transformer
 from ttt_jax.planning import plan as plan_lib
-from ttt_jax.planning import report, sweep
+from ttt_jax.planning import report, sweep, topologies
 
 # Libtpu is made for these machines alone, that of CI among them.
 by_libtpu = pytest.mark.skipif(
@@ -84,6 +87,27 @@ def test_a_plan_survives_json_and_is_kept(made, tmp_path, monkeypatch):
   other = dataclasses.replace(settings, seed=1)
   with pytest.raises(BaseException, match='it was kept'):
     sweep.kept(other, *how)
+  monkeypatch.setenv('LIBTPU_INIT_ARGS', '--xla_tpu_rwb_fusion=false')
+  sweep._versions.cache_clear()
+  with pytest.raises(BaseException, match='it was kept'):
+    sweep.kept(settings, *how)
+  sweep._versions.cache_clear()
+
+
+@by_libtpu
+@pytest.mark.parametrize(
+  'damage', [lambda text: text[:100], lambda text: '{}', lambda text: '[]']
+)
+def test_a_damaged_plan_is_made_again(made, tmp_path, monkeypatch, damage):
+  settings, plan = made
+  monkeypatch.setattr(plan_lib, 'make', lambda *_: plan)
+  how = VOCABULARY, 'v5e:2x2', ROWS, tmp_path
+  sweep.kept(settings, *how)
+  (file,) = tmp_path.iterdir()
+  good = file.read_text()
+  file.write_text(damage(good))
+  assert sweep.kept(settings, *how) == plan
+  assert file.read_text() == good
 
 
 @by_libtpu
@@ -96,6 +120,44 @@ def test_what_does_not_fit_is_told_with_what_to_change():
   assert 'DOES NOT FIT' in said
   assert '--config.train.accumulate=2048' in said
   assert '--config.model.remat=full' in said
+  # Nothing is made up of what is not known.
+  assert plan.to_dict()['mfu'] is plan.to_dict()['bounds'] is None
+
+
+@by_libtpu
+def test_advice_can_be_followed(made):
+  """Each is a mesh of as many devices, and parts that make up the batch."""
+  _, plan = made
+  mesh = {'slices': 2, 'data': 4, 'outer': 2, 'fsdp': 8, 'sequence': 1, 'tensor': 2}
+  plan = dataclasses.replace(plan, devices=256, mesh=mesh, batch=(128, 256, 1))
+  seen = 0
+  for advice in report.mend(plan):
+    flags = dict(re.findall(r'--config\.([\w.]+)=(\d+)', advice))
+    sizes = mesh | {axis: int(flags.get(f'mesh.{axis}', size)) for axis, size in mesh.items()}
+    ways = np.prod([sizes[axis] for axis in sharding.ROWS])
+    assert np.prod(list(sizes.values())) == plan.devices
+    assert plan.batch[0] % (ways * int(flags.get('train.accumulate', 1))) == 0
+    seen += any(name.startswith('mesh.') for name in flags)
+  assert seen == 2
+
+
+@by_libtpu
+@pytest.mark.parametrize('topology', ['v5e:1x1', 'v5e:2x2', 'v5e:16x16*2', 'v5p:2x2x3'])
+def test_a_sweep_tries_meshes_that_there_are_and_none_twice(topology):
+  devices = topologies.devices(topology)
+  tried = list(sweep.candidates(config(), topology, (3,)))
+  assert len(set(tried)) == len(tried) > 0
+  for one in {one.mesh: one for one in tried}.values():
+    mesh = sharding.make_mesh(one.mesh, devices)
+    assert one.data.batch_size == 3 * sharding.rows_of(mesh)
+  assert {one.model.remat for one in tried} == set(sweep.REMATS)
+  meshes = {one.mesh for one in tried}
+  assert any(mesh.data > 1 for mesh in meshes) == (len(devices) > 1)
+
+
+def test_attention_of_other_devices_is_refused():
+  with pytest.raises(config_lib.ConfigError, match='attention'):
+    plan_lib.make(config(model__attention='gpu'), VOCABULARY, 'v5e:2x2', ROWS)
 
 
 @by_libtpu
@@ -109,6 +171,12 @@ def test_reports_have_all_plans(made):
   picture = report.drawing([plan, worse])
   assert picture.count('class="limit"') == 2
   assert picture.count('class="over"') == 1
+  # A label ends before the bars begin, at half an em a letter or more.
+  label = f'{worse.topology} {report.mesh(worse)[5:]} {worse.batch[0]}×{worse.batch[1]} none'
+  long = dataclasses.replace(worse, topology='v5e:16x16*2' * 5)
+  for one in (worse, long):
+    bars = float(re.search(r'class="state" x="([\d.]+)"', report.drawing([one]))[1])
+    assert bars > 6 * (len(label) + len(one.topology) - len(worse.topology))
   assert f'MFU {plan.mfu:.0%}' in report.text(plan)
 
 

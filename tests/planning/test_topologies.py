@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from ttt_jax import chips
+from ttt_jax import chips, sharding
+from ttt_jax import config as config_lib
 from ttt_jax.planning import topologies
 
 # Libtpu is made for these machines alone, that of CI among them.
@@ -22,7 +23,17 @@ def test_the_devices_of_four_chips_have_four_peaks(topology):
   chip, slices = topologies.parse(topology)
   peaks = [chips.peak(device) for device in topologies.devices(topology)]
   assert slices == 1 and sum(peaks) == 4 * chip.flops
-  assert len(peaks) == 4 * chip.cores
+  assert len(peaks) == (8 if topology.startswith('tpu7x') else 4)  # a v4 runs as one
+
+
+@by_libtpu
+@pytest.mark.parametrize('topology', ['v4:2x2x2', 'v5e:4x4', 'tpu7x:2x2x2'])
+def test_every_mesh_can_be_laid_on_a_torus(topology):
+  devices = topologies.devices(topology)
+  sizes = dict(slices=1, data=1, outer=1, fsdp=-1, sequence=1, tensor=2)
+  mesh = sharding.make_mesh(config_lib.Mesh(**sizes | {'sequence': 2}), devices)
+  assert mesh.shape['sequence'] == mesh.shape['tensor'] == 2
+  assert set(mesh.devices.flat) == set(devices)
 
 
 def test_a_v4_may_be_one_device_of_two_cores_and_other_devices_have_no_known_peak():
@@ -37,6 +48,9 @@ def test_a_v4_may_be_one_device_of_two_cores_and_other_devices_have_no_known_pea
     ('v5e', 'write one as v5e:16x16'),
     ('v5e:2x2*', 'write one as v5e:16x16'),
     ('v9:2x2', 'among v4, v5e'),
+    ('v5e:2x2*0', 'write one as v5e:16x16'),
+    ('v5e:2x2x2', 'has 2 dimensions'),
+    ('v5p:4x4', 'has 3 dimensions'),
     pytest.param('v5e:3x5', 'knows no', marks=by_libtpu),
   ],
 )

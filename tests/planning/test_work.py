@@ -152,6 +152,35 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
   assert found == ('all-reduce', axes, 'f32', 2 * 32 * (count - 1) / count)
 
 
+@pytest.mark.parametrize(
+  'written,sent_bytes',
+  [
+    ('f32[8]{0} all-reduce-start(%x)', 2 * 32 * 3 / 4),
+    ('(f32[8]{0}, f32[4]{0}) all-reduce-start(%x, %y)', 2 * 48 * 3 / 4),
+    ('(f32[8]{0}, f32[32]{0}) all-gather-start(%x)', 128 * 3 / 4),
+    ('((f32[8], f32[4]), (f32[32], f32[16])) all-gather-start(%x, %y)', 192 * 3 / 4),
+  ],
+)
+def test_what_is_started_is_sent_whole(written, sent_bytes):
+  text = f"""
+ENTRY %main (x: f32[8], y: f32[4]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  %y = f32[4]{{0}} parameter(1)
+  ROOT %r = {written}, channel_id=1, replica_groups={{{{0,1,2,3}},{{4,5,6,7}}}}
+}}"""
+  (found,) = work.traffic(hlo.Program(text), MESH, 1)
+  assert found.sent == sent_bytes
+
+
+def test_kernels_go_by_their_names_however_often_they_are_copied():
+  lines = [
+    f'  %{name} = f32[8]{{0}} custom-call(), custom_call_target="tpu_custom_call"'
+    for name in ('interval_d_q', 'interval_d_q.3', 'interval_d_q.3.remat', 'other.clone.1')
+  ]
+  text = '\n'.join(['ENTRY %main () -> f32[8] {', *lines, '}'])
+  assert work.kernels(hlo.Program(text), 1) == {'interval_d_q': 3, 'other': 1}
+
+
 def test_what_is_no_program_is_refused():
   with pytest.raises(ValueError, match='ENTRY'):
     hlo.Program('nothing')

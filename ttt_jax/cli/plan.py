@@ -26,7 +26,10 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology', 'v5e:2x2', 'As v5e:16x16, v5p:4x4x4, or v5e:16x16*2 for two slices.'
 )
 _ROWS = flags.DEFINE_integer(
-  'rows_per_part', 0, 'Rows for each part into which the mesh cuts a batch; 0: data.batch_size.'
+  'rows_per_part',
+  0,
+  'Rows for each part into which the mesh cuts a batch; 0: data.batch_size, or 1, 2 in a sweep.',
+  lower_bound=0,
 )
 _SWEEP = flags.DEFINE_bool(
   'sweep', False, 'Try meshes, batches and remat policies, and rank them.'
@@ -39,10 +42,16 @@ _KEEP = flags.DEFINE_string(
   "Folder of plans made; '': none.",
 )
 _TEXT_TOKENS = flags.DEFINE_integer(
-  'text_tokens', 151_665, "Size of the tokenizer (Qwen2.5's), where data.directory is empty."
+  'text_tokens',
+  151_665,
+  "Size of the tokenizer (Qwen2.5's), where data.directory is empty.",
+  lower_bound=len(vocabulary_lib.TEXT_SPECIALS),
 )
 _CODES = flags.DEFINE_integer(
-  'codes', 16_384, "Codes of the codec (GLM-4-Voice's), where data.directory is empty."
+  'codes',
+  16_384,
+  "Codes of the codec (GLM-4-Voice's), where data.directory is empty.",
+  lower_bound=1,
 )
 _DOCUMENT = flags.DEFINE_float(
   'document', 1024, 'Tokens of a document, where data.directory is empty.'
@@ -75,17 +84,44 @@ def _chosen(config: config_lib.Config, topology: str) -> config_lib.Config:
   return dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size))
 
 
+def _check_writable(folder: pathlib.Path | None) -> None:
+  """Makes the folder for plans, and looks whether the files to write have one.
+
+  Raises:
+    UserError: they cannot be written; names the flag.
+  """
+  try:
+    if folder:
+      folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.UserError(
+      f"--keep={folder} cannot be made a folder ({error.strerror}): give another, or ''"
+    ) from error
+  for flag in (_JSON, _PLOT):
+    path = pathlib.Path(flag.value)
+    if flag.value and (path.is_dir() or not path.parent.is_dir()):
+      raise errors.UserError(
+        f'--{flag.name}={path} cannot be written: give a file in a folder that exists'
+      )
+
+
 def main():
-  """Reads the flags."""
+  """Reads the flags.
+
+  Raises:
+    UserError: they do not fit together, or what they name is not there.
+  """
   config, topology = settings.checked(_CONFIG.value), _TOPOLOGY.value
-  topologies.parse(topology)
-  vocabulary, rows = _supposed(config)
+  topologies.devices(topology)  # what is wrong is told before anything is read or compiled
   folder = pathlib.Path(_KEEP.value).expanduser() if _KEEP.value else None
+  _check_writable(folder)
+  vocabulary, rows = _supposed(config)
   make = functools.partial(
     sweep.kept, vocabulary=vocabulary, topology=topology, rows=rows, folder=folder
   )
   if _SWEEP.value:
-    plans = report.ranked(_swept(make, list(sweep.candidates(config, topology))))
+    each = (_ROWS.value,) if _ROWS.value else (1, 2)
+    plans = report.ranked(_swept(make, list(sweep.candidates(config, topology, each))))
     print(report.table(plans))
   else:
     plans = [make(_chosen(config, topology))]

@@ -40,7 +40,10 @@ class Instruction:
   @property
   def bytes(self) -> int:
     """Size of the result; of a started operation, of what it will yield."""
-    shapes = self.shapes[1:2] if self.opcode.endswith('-start') else self.shapes
+    shapes, count = self.shapes, len(self.operands)
+    # Most begin with their operands, and end with what only the device needs.
+    if self.opcode.endswith('-start') and self.opcode != 'all-reduce-start':
+      shapes = shapes[count : 2 * count]
     return sum(size_of(*shape) for shape in shapes)
 
 

@@ -27,6 +27,7 @@ class Plan:
   Attributes:
     topology: such as 'v5e:16x16'.
     devices: how many.
+    share: of a chip, that a device is.
     mesh: sizes of its axes.
     batch: rows of a global batch, positions of a row, and parts it is worked off in.
     remat: what the backward pass computes anew.
@@ -44,6 +45,7 @@ class Plan:
 
   topology: str
   devices: int
+  share: float
   mesh: dict[str, int]
   batch: tuple[int, int, int]
   remat: str
@@ -86,14 +88,14 @@ class Plan:
     over links and between slices at their full speed. Each is a lower bound, and so is the
     greatest of them, which supposes that all are done at the same time.
     """
-    chip = self.chip
+    chip, share = self.chip, self.share
     apart = [t.sent for t in self.traffic if 'slices' in t.axes]
     near = [t.sent for t in self.traffic if 'slices' not in t.axes]
     return {
-      'compute': self.compiled / (chip.flops / chip.cores),
-      'memory': 2 * self.state / (chip.bandwidth / chip.cores),
-      'links': sum(near) / (chip.links / chip.cores),
-      'network': sum(apart) / (chip.network / chip.cores),
+      'compute': self.compiled / (chip.flops * share),
+      'memory': 2 * self.state / (chip.bandwidth * share),
+      'links': sum(near) / (chip.links * share),
+      'network': sum(apart) / (chip.network * share),
     }
 
   @property
@@ -104,7 +106,7 @@ class Plan:
   @property
   def mfu(self) -> float:
     """The highest share of the chip's peak that the operations needed can reach."""
-    return self.needed / (self.chip.flops / self.chip.cores) / self.seconds
+    return self.needed / (self.chip.flops * self.share) / self.seconds
 
   @property
   def tokens_per_second(self) -> float:
@@ -112,12 +114,14 @@ class Plan:
     return self.batch[0] * self.batch[1] * self.rows.fill / self.seconds
 
   def to_dict(self) -> dict:
-    """All of it, derived figures too, for JSON."""
+    """All of it, derived figures too, for JSON; None for those that nothing is known of."""
     out = dataclasses.asdict(self)
     out['rows'] = self.rows._asdict()
     out['traffic'] = [t._asdict() for t in self.traffic]
-    for name in ('fits', 'used', 'bounds', 'mfu', 'tokens_per_second'):
+    for name in ('fits', 'used'):
       out[name] = getattr(self, name)
+    for name in ('bounds', 'mfu', 'tokens_per_second'):
+      out[name] = getattr(self, name) if self.compiled else None
     return out
 
 
@@ -165,15 +169,21 @@ def make(
     ConfigError: the mesh does not fit the topology, the model or the batch.
     TopologyError: there is no such topology.
   """
+  if config.model.attention == 'gpu':
+    raise config_lib.ConfigError(
+      "config.model.attention is 'gpu', but a plan is for TPUs: choose 'auto'"
+    )
   chip, _ = topologies.parse(topology)
   mesh = sharding.make_mesh(config.mesh, topologies.devices(topology))
   parts = program.assemble(config, vocabulary, mesh)
   data, model = config.data, config.model
   arrays = sharding.abstract_batch(mesh, data.batch_size, data.row_length)
   here = data.batch_size * data.row_length / mesh.size
+  share = chips.peak(mesh.devices.flat[0]) / chip.flops
   plan = Plan(
     topology=topology,
     devices=mesh.size,
+    share=share,
     mesh=dict(mesh.shape),
     batch=(data.batch_size, data.row_length, config.train.accumulate),
     remat=model.remat,
@@ -181,7 +191,7 @@ def make(
     parameters=state.count(parts.layout.params),
     state=sum(_held(leaf) for leaf in jax.tree.leaves(parts.layout)),
     temporaries=0,
-    memory=chip.memory / chip.cores,
+    memory=chip.memory * share,
     needed=here * formula.training(model, vocabulary.size, rows),
     compiled=0.0,
     least_sent=formula.gathered(

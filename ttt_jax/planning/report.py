@@ -73,17 +73,23 @@ def _seconds(value: float) -> str:
 def mend(plan: Plan) -> list[str]:
   """What may make a plan fit, the cheapest first."""
   rows, length, parts = plan.batch
-  ways = plan.devices // (plan.mesh['sequence'] * plan.mesh['tensor'])
+  sizes = plan.mesh
+  ways = plan.devices // (sizes['sequence'] * sizes['tensor'])
   here = rows // ways
   out = []
   if here > parts:
     out.append(f'--config.train.accumulate={here}: one row a device at a time')
   if plan.remat != 'full':
     out.append('--config.model.remat=full: keep nothing of a layer but its input')
-  if plan.mesh['data'] > 1:
-    out.append(f'--config.mesh.data=1 --config.mesh.fsdp={ways}: cut the state further')
-  sequence = 2 * plan.mesh['sequence']
-  out.append(f'--config.mesh.sequence={sequence}: {length // sequence:,} positions a device')
+  if sizes['data'] > 1:
+    fsdp = sizes['data'] * sizes['fsdp']
+    out.append(f'--config.mesh.data=1 --config.mesh.fsdp={fsdp}: cut the state further')
+  sequence, axis = 2 * sizes['sequence'], 'data' if sizes['data'] > 1 else 'fsdp'
+  if sizes[axis] % 2 == 0 and length % sequence == 0:
+    out.append(
+      f'--config.mesh.sequence={sequence} --config.mesh.{axis}={sizes[axis] // 2} '
+      f'--config.train.accumulate={2 * here}: {length // sequence:,} positions at a time'
+    )
   if plan.state > plan.memory / 2:
     out.append('more devices: the state alone is more than half of the memory')
   return out
@@ -120,7 +126,7 @@ def ranked(plans: Sequence[Plan]) -> list[Plan]:
   return sorted(plans, key=place)
 
 
-_LINE, _LEFT, _BAR = 26, 330, 300
+_LINE, _BAR, _LETTER = 26, 300, 7
 _STYLE = (
   'text{font:12px sans-serif;fill:#222}.state{fill:#4466aa}.rest{fill:#99bbdd}'
   '.mfu{fill:#55a868}.limit{stroke:#c44e52;stroke-width:2}.over{fill:#dd8888}'
@@ -130,25 +136,30 @@ _STYLE = (
 def drawing(plans: Sequence[Plan]) -> str:
   """An SVG file: of each plan the memory against what there is, and the highest MFU."""
   most = max(max(plan.used, plan.memory) for plan in plans)
-  right = _LEFT + _BAR + 30
+  labels = [
+    f'{plan.topology} {mesh(plan)[5:]} {plan.batch[0]}×{plan.batch[1]} {plan.remat}'
+    for plan in plans
+  ]
+  left = _LETTER * max(map(len, labels)) + 16
+  right = left + _BAR + 30
   parts = [
     element('style', _STYLE),
-    element('text', 'memory of a device: state, temporaries, limit', x=_LEFT, y=16),
+    element('text', 'memory of a device: state, temporaries, limit', x=left, y=16),
     element('text', 'highest MFU', x=right, y=16),
   ]
-  for number, plan in enumerate(plans):
+  for number, (plan, label) in enumerate(zip(plans, labels)):
     y = 28 + number * _LINE
-    rows, length, _ = plan.batch
-    label = f'{plan.topology} {mesh(plan)[5:]} {rows}×{length} {plan.remat}'
     state, used, limit = (
       round(_BAR * part / most, 1) for part in (plan.state, plan.used, plan.memory)
     )
     rest = 'rest' if plan.fits else 'over'
     parts += [
       element('text', label, x=8, y=y + 13),
-      element('rect', class_='state', x=_LEFT, y=y, width=state, height=16),
-      element('rect', class_=rest, x=_LEFT + state, y=y, width=used - state, height=16),
-      element('line', class_='limit', x1=_LEFT + limit, x2=_LEFT + limit, y1=y - 3, y2=y + 19),
+      element('rect', class_='state', x=left, y=y, width=state, height=16),
+      element(
+        'rect', class_=rest, x=left + state, y=y, width=round(used - state, 1), height=16
+      ),
+      element('line', class_='limit', x1=left + limit, x2=left + limit, y1=y - 3, y2=y + 19),
     ]
     if plan.compiled:
       width = round(100 * plan.mfu, 1)

@@ -1,13 +1,15 @@
 """Many plans: what there is to try, and a place to keep what was compiled."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import itertools
 import json
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
@@ -16,29 +18,39 @@ from ttt_jax.planning import plan as plan_lib
 from ttt_jax.planning import topologies
 
 REMATS = ('none', 'products', 'gate', 'attention', 'full')
-_SOURCES = ('model', 'ops', 'planning', 'training', 'chips.py', 'losses.py', 'sharding.py')
+_SOURCES = ('model', 'ops', 'planning', 'training', 'batch.py', 'chips.py', 'losses.py')
+_SOURCES += ('sharding.py',)
 
 
-def candidates(config: config_lib.Config, topology: str) -> Iterator[config_lib.Config]:
+def candidates(
+  config: config_lib.Config, topology: str, rows: Sequence[int] = (1, 2)
+) -> Iterator[config_lib.Config]:
   """Settings to try.
 
-  Meshes that cut the model by FSDP, along one or two axes, alone and with others; each with
-  one and two rows for each part of a batch, and each with every remat policy.
+  Meshes that cut rows alone, and those that cut the model by FSDP, along one or two axes,
+  alone and with others; each with so many `rows` for each part of a batch, which is worked
+  off at once, and each with every remat policy.
   """
   count, slices = len(topologies.devices(topology)), topologies.parse(topology)[1]
-  each = count // slices
+  for mesh, each, remat in itertools.product(_meshes(count // slices, slices), rows, REMATS):
+    ways = mesh.slices * mesh.data * mesh.outer * mesh.fsdp
+    yield dataclasses.replace(
+      config,
+      mesh=mesh,
+      model=dataclasses.replace(config.model, remat=remat),
+      data=dataclasses.replace(config.data, batch_size=each * ways),
+      train=dataclasses.replace(config.train, accumulate=1),
+    )
+
+
+def _meshes(each: int, slices: int) -> Iterator[config_lib.Mesh]:
+  """Of so many slices of `each` devices, none of them twice."""
   for outer, sequence, tensor in itertools.product((1, 4, 8, 16), (1, 2), (1, 2, 4)):
-    fsdp = each // (outer * sequence * tensor)
-    mesh = config_lib.Mesh(slices, 1, outer, fsdp, sequence, tensor)
-    for rows, remat in itertools.product((1, 2), REMATS):
-      if fsdp >= outer:
-        yield dataclasses.replace(
-          config,
-          mesh=mesh,
-          model=dataclasses.replace(config.model, remat=remat),
-          data=dataclasses.replace(config.data, batch_size=rows * outer * fsdp * slices),
-          train=dataclasses.replace(config.train, accumulate=1),
-        )
+    fsdp, left = divmod(each, outer * sequence * tensor)
+    if fsdp >= outer and not left:
+      yield config_lib.Mesh(slices, 1, outer, fsdp, sequence, tensor)
+  if each > 1:
+    yield config_lib.Mesh(slices, each, 1, 1, 1, 1)
 
 
 def kept(
@@ -50,7 +62,12 @@ def kept(
 ) -> plan_lib.Plan:
   """As `plan.make`; a plan that was made before is read from `folder`.
 
-  It is made anew where settings, topology, versions or this package's own code have changed.
+  It is made anew where settings, topology, versions, flags of the compiler or this package's
+  own code have changed, and where it cannot be read.
+
+  Raises:
+    ConfigError: the mesh does not fit the topology, the model or the batch.
+    TopologyError: there is no such topology.
   """
   if folder is None:
     return plan_lib.make(config, vocabulary, topology, rows)
@@ -58,7 +75,9 @@ def kept(
   key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
   path = folder / f'{key}.json'
   if path.exists():
-    return plan_lib.from_dict(json.loads(path.read_text(encoding='utf-8')))
+    # Whatever is wrong with it, to make it again mends it.
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+      return plan_lib.from_dict(json.loads(path.read_text(encoding='utf-8')))
   made = plan_lib.make(config, vocabulary, topology, rows)
   folder.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.partial')
@@ -77,4 +96,5 @@ def _versions() -> list[str]:
     for file in sorted(path.rglob('*.py')) if path.is_dir() else [path]:
       found.update(file.read_bytes())
   names = ('jax', 'jaxlib', 'libtpu', 'flax', 'optax')
-  return [found.hexdigest(), *map(importlib.metadata.version, names)]
+  told = (os.environ.get(name, '') for name in ('LIBTPU_INIT_ARGS', 'XLA_FLAGS'))
+  return [found.hexdigest(), *map(importlib.metadata.version, names), *told]

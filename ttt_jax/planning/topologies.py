@@ -1,5 +1,6 @@
 """Topologies of TPUs, to compile for."""
 
+import math
 import os
 import re
 
@@ -10,7 +11,9 @@ class TopologyError(errors.UserError):
   """There is no such topology, or nothing here that compiles for it."""
 
 
-_NAME = re.compile(r'(?P<chip>\w+):(?P<shape>\d+(x\d+){1,2})(\*(?P<slices>\d+))?')
+_NAME = re.compile(r'(?P<chip>\w+):(?P<shape>\d+(x\d+){1,2})(\*(?P<slices>[1-9]\d*))?')
+_FLAT = ('v5e', 'v6e')  # of two dimensions, the others of three
+_MEGACORE = ('v4',)  # whose cores Cloud TPU joins to one device, though libtpu would not
 _ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',  # there is no such machine to ask
   'TPU_WORKER_HOSTNAMES': 'localhost',
@@ -34,6 +37,11 @@ def parse(topology: str) -> tuple[chips.Chip, int]:
       f'{topology!r} is no topology: write one as v5e:16x16, v5p:4x4x4 or, for two slices, '
       f'v5e:16x16*2, with a chip among {", ".join(chips.CHIPS)}'
     )
+  dimensions = 2 if found['chip'] in _FLAT else 3
+  if found['shape'].count('x') + 1 != dimensions:
+    raise TopologyError(
+      f'{topology!r} is no topology: one of {found["chip"]} has {dimensions} dimensions'
+    )
   return chips.CHIPS[found['chip']], int(found['slices'] or 1)
 
 
@@ -44,8 +52,13 @@ def devices(topology: str) -> list:
     TopologyError: there is no such topology, or libtpu, the compiler, is not installed.
   """
   _, slices = parse(topology)
-  for name, value in _ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
+  name = topology.split('*')[0]
+  chip, shape = name.split(':')
+  more = {'chip_config_name': 'megacore'} if chip in _MEGACORE else {}
+  if math.prod(map(int, shape.split('x'))) == 1:  # libtpu thinks of hosts of four
+    more['chips_per_host_bounds'] = (1, 1, 1)
+  for key, value in _ENVIRONMENT.items():
+    os.environ.setdefault(key, value)
   # Late, for it reads the environment.
   from jax.experimental import topologies
 
@@ -55,7 +68,7 @@ def devices(topology: str) -> list:
     raise TopologyError('planning needs the compiler for TPUs: pip install libtpu') from error
   try:
     made = topologies.get_topology_desc(
-      platform='tpu', topology_name=topology.split('*')[0], num_slices=slices
+      platform='tpu', topology_name=name, num_slices=slices, **more
     )
   except Exception as error:  # whatever the plug-in raises
     raise TopologyError(
