@@ -28,7 +28,7 @@ _TOPOLOGY = flags.DEFINE_string(
 _ROWS = flags.DEFINE_integer(
   'rows_per_part',
   0,
-  'Rows for each part into which the mesh cuts a batch; 0: data.batch_size, or 1, 2 in a sweep.',
+  'Rows for each part into which a mesh cuts a batch; 0: data.batch_size, in a sweep 1 and 2.',
   lower_bound=0,
 )
 _SWEEP = flags.DEFINE_bool(
