@@ -18,7 +18,8 @@ def text(plan: Plan) -> str:
   share = plan.used / plan.memory
   lines = [
     f'{plan.topology}: {plan.devices} device{"s" * (plan.devices > 1)}, {mesh(plan)}; '
-    f'a batch of {rows} rows of {length:,} in {parts} part{"s" * (parts > 1)}; remat {plan.remat!r}',
+    f'a batch of {rows} rows of {length:,} in {parts} part{"s" * (parts > 1)}; '
+    f'remat {plan.remat!r}',
     f'supposed     a position sees {plan.rows.visible:,.0f} keys, {plan.rows.targets:.0%} of '
     f'positions are targets, {plan.rows.fill:.1%} are filled',
     f'parameters   {plan.parameters / 1e9:.3g} G',
