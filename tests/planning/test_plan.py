@@ -153,6 +153,8 @@ def test_a_sweep_tries_meshes_that_there_are_and_none_twice(topology):
   assert {one.model.remat for one in tried} == set(sweep.REMATS)
   meshes = {one.mesh for one in tried}
   assert any(mesh.data > 1 for mesh in meshes) == (len(devices) > 1)
+  if topology == 'v5e:16x16*2':
+    assert config_lib.Mesh(2, 1, 16, 16, 1, 1) in meshes and len(meshes) < 20
 
 
 def test_attention_of_other_devices_is_refused():

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -27,12 +28,12 @@ def candidates(
 ) -> Iterator[config_lib.Config]:
   """Settings to try.
 
-  Meshes that cut rows alone, and those that cut the model by FSDP, along one or two axes,
-  alone and with others; each with so many `rows` for each part of a batch, which is worked
-  off at once, and each with every remat policy.
+  Meshes that cut rows alone, and those that cut the model by FSDP, along one axis or, where
+  `fsdp` is of whole rings of the torus, two, alone and with others; each
+  with so many `rows` for each part of a batch, which is worked off at once, and each with
+  every remat policy.
   """
-  count, slices = len(topologies.devices(topology)), topologies.parse(topology)[1]
-  for mesh, each, remat in itertools.product(_meshes(count // slices, slices), rows, REMATS):
+  for mesh, each, remat in itertools.product(_meshes(topology), rows, REMATS):
     ways = mesh.slices * mesh.data * mesh.outer * mesh.fsdp
     yield dataclasses.replace(
       config,
@@ -43,12 +44,17 @@ def candidates(
     )
 
 
-def _meshes(each: int, slices: int) -> Iterator[config_lib.Mesh]:
-  """Of so many slices of `each` devices, none of them twice."""
-  for outer, sequence, tensor in itertools.product((1, 4, 8, 16), (1, 2), (1, 2, 4)):
-    fsdp, left = divmod(each, outer * sequence * tensor)
-    if fsdp >= outer and not left:
-      yield config_lib.Mesh(slices, 1, outer, fsdp, sequence, tensor)
+def _meshes(topology: str) -> Iterator[config_lib.Mesh]:
+  """Of all devices of a topology, none of them twice."""
+  slices = topologies.parse(topology)[1]
+  each, rings = len(topologies.devices(topology)) // slices, topologies.rings(topology)
+  chosen = (some for n in range(1, len(rings)) for some in itertools.combinations(rings, n))
+  whole = {math.prod(some) for some in chosen} - {1}
+  for sequence, tensor in itertools.product((1, 2), (1, 2, 4)):
+    ways, left = divmod(each, sequence * tensor)
+    for fsdp in sorted(whole | {ways}):
+      if ways and not left and ways % fsdp == 0:
+        yield config_lib.Mesh(slices, 1, ways // fsdp, fsdp, sequence, tensor)
   if each > 1:
     yield config_lib.Mesh(slices, each, 1, 1, 1, 1)
 

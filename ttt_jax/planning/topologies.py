@@ -45,6 +45,16 @@ def parse(topology: str) -> tuple[chips.Chip, int]:
   return chips.CHIPS[found['chip']], int(found['slices'] or 1)
 
 
+def rings(topology: str) -> tuple[int, ...]:
+  """Chips along each dimension of the torus that a slice is.
+
+  Raises:
+    TopologyError: as `parse`.
+  """
+  parse(topology)
+  return tuple(map(int, topology.split('*')[0].split(':')[1].split('x')))
+
+
 def devices(topology: str) -> list:
   """Devices that can be compiled for, but not run on.
 
@@ -53,9 +63,8 @@ def devices(topology: str) -> list:
   """
   _, slices = parse(topology)
   name = topology.split('*')[0]
-  chip, shape = name.split(':')
-  more = {'chip_config_name': 'megacore'} if chip in _MEGACORE else {}
-  if math.prod(map(int, shape.split('x'))) == 1:  # libtpu thinks of hosts of four
+  more = {'chip_config_name': 'megacore'} if name.split(':')[0] in _MEGACORE else {}
+  if math.prod(rings(topology)) == 1:  # libtpu thinks of hosts of four
     more['chips_per_host_bounds'] = (1, 1, 1)
   for key, value in _ENVIRONMENT.items():
     os.environ.setdefault(key, value)
