@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ttt_jax import errors
 from ttt_jax.ops.attention import walk
 
 LANES = 128
@@ -268,13 +269,13 @@ def _call(kernel, s: _Settings, walks, inputs, outputs, scratch, products: int):
     products: matrix products in a step, for the estimate of costs.
 
   Raises:
-    ValueError: the walks exceed the scalar memory.
+    UserError: the walks exceed the scalar memory.
   """
   batch, blocks = walks.shape[:2]
   if walks.size * 4 > SCALARS:
-    raise ValueError(
+    raise errors.UserError(
       f"attention 'tpu' of {batch} rows by {blocks} blocks needs {walks.size * 4} bytes of "
-      f'scalar memory, above {SCALARS}: choose larger blocks, or fewer rows a device'
+      f'scalar memory, above {SCALARS}: choose larger blocks, or fewer rows a device, say by train.accumulate'
     )
 
   def own(b, i, t, walks):
