@@ -275,7 +275,8 @@ def _call(kernel, s: _Settings, walks, inputs, outputs, scratch, products: int):
   if walks.size * 4 > SCALARS:
     raise errors.UserError(
       f"attention 'tpu' of {batch} rows by {blocks} blocks needs {walks.size * 4} bytes of "
-      f'scalar memory, above {SCALARS}: choose larger blocks, or fewer rows a device, say by train.accumulate'
+      f'scalar memory, above {SCALARS}: choose larger blocks, or fewer rows a device, say by '
+      'train.accumulate'
     )
 
   def own(b, i, t, walks):
