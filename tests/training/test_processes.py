@@ -9,7 +9,7 @@ import sys, jax
 from ttt_jax import checkpoint, config, sharding
 port, number, *folders = sys.argv[1:]
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
-sizes = config.Mesh(slices=2, data=-1, fsdp=2, sequence=1, tensor=1)
+sizes = config.Mesh(slices=2, data=-1, outer=1, fsdp=2, sequence=1, tensor=1)
 first, second = sharding.make_mesh(sizes).devices
 print({device.process_index for device in first.flat})
 print({device.process_index for device in second.flat})

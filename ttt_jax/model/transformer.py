@@ -148,7 +148,7 @@ class Transformer(nn.Module):
 
   def setup(self):
     c = self.config
-    rows, axes = c.padded(self.vocabulary_size), ('vocabulary', None)
+    rows, axes = c.padded(self.vocabulary_size), ('vocabulary', 'activation')
     self.embedding = _weight(self, 'embedding', (rows, c.width), axes, c.width)
     if not c.tied:
       self.head = _weight(self, 'head', (rows, c.width), axes, c.width)
