@@ -154,4 +154,4 @@ def test_tokens_that_go_on_from_cached_ones_are_read_as_together():
     for row in range(2):
       found[row, place[row][inside[row]]] = hidden[row][inside[row]]
   np.testing.assert_allclose(found, wanted, atol=1e-5)
-  np.testing.assert_array_equal(cache.k[:, :, LENGTH:length], garbage[:, :, LENGTH:])
+  np.testing.assert_array_equal(cache.k[..., LENGTH:length, :], garbage[..., LENGTH:, :])

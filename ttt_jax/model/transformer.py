@@ -84,12 +84,13 @@ class Attention(nn.Module):
       k = RMSNorm(c.norm_epsilon, 'head', name='k_norm')(k)
     frequencies = rotary.frequencies(c)
     q, k = (rotary.rotate(x, positions, frequencies) for x in (q, k))
-    if cache is not None:
-      k, v, cache = cache.exchange(k, v, positions)
     # Parameters do not depend on it, and no mesh divides the one short row that they are
     # made with.
-    implementation = 'dense' if self.is_initializing() else c.attention
-    out = sharded.interval_attention(q, k, v, kv_start, kv_end, implementation=implementation)
+    how = {'implementation': 'dense' if self.is_initializing() else c.attention}
+    if cache is None:
+      out = sharded.interval_attention(q, k, v, kv_start, kv_end, **how)
+    else:  # of documents that begin at 0
+      out, cache = cache.attend(q, k, v, positions, kv_end, **how)
     out = nn.with_logical_constraint(out, ('batch', 'length', 'heads', 'head'))
     shape = (c.heads, c.head_width, c.width)
     gain = (2 * c.layers) ** -0.5

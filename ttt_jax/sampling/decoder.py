@@ -24,6 +24,7 @@ from ttt_jax.sampling import rows as rows_lib
 
 _SHORTEST = 128  # cache; longer ones are powers of two, so that few shapes are compiled
 _NARROWEST = 8  # window of more than one token; likewise
+_STEP = 128  # the finest in which the windows of long prompts grow
 
 
 class Answer(NamedTuple):
@@ -208,7 +209,7 @@ class Decoder:
       for i, (number, _) in zip(chosen, new):
         places[i] = number
       numbers, prompts = zip(*new)
-      width = self._width(max(map(len, prompts)) + self._sampling.block_size)
+      width = _eighths(self._width(2), max(map(len, prompts)) + self._sampling.block_size)
       length = state[1].length
       started = self._machine.start(prompts, [seeds[n] for n in numbers], together, length)
       at = np.full(together, len(places), np.int32)
@@ -244,7 +245,7 @@ class Decoder:
       return whole.at[at].set(new, mode='drop')
 
     def put_cached(whole, new):
-      return whole.at[:, slots, : new.shape[2]].set(new, mode='drop')
+      return whole.at[:, slots, :, : new.shape[3]].set(new, mode='drop')
 
     cache = cache._replace(k=put_cached(cache.k, own.k), v=put_cached(cache.v, own.v))
     return jax.tree.map(put, rows, started), cache
@@ -287,6 +288,13 @@ class Decoder:
 def _power(number: int, least: int = 1) -> int:
   """The least power of two that is at least `number` and `least`."""
   return 1 << (max(number, least, 1) - 1).bit_length()
+
+
+def _eighths(least: int, number: int) -> int:
+  """A width of at least `number` tokens, above 256 little more: reading prompts costs most."""
+  power = _power(number, least)
+  step = max(power // 16, _STEP)  # an eighth of the power of two below
+  return min(power, -(-number // step) * step)
 
 
 def _computed_with(params: Any, dtype: str) -> Any:
