@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pod as pod_lib
 import pytest
+from machines import by_linux
 
 from ttt_jax import checkpoint
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='workers have /proc and flock')
+pytestmark = by_linux
 
 STEPS, EVERY = 30, 5
 

@@ -3,13 +3,13 @@
 import json
 import re
 import shlex
-import sys
 import time
 
 import pod as pod_lib
 import pytest
+from machines import by_linux
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='workers have /proc and flock')
+pytestmark = by_linux
 
 ECHO = 'echo "$WORKER: $PWD $COLOUR $*"'
 WAIT = 'echo "begun $*"; trap "echo ended; exit 143" TERM; sleep 60 & wait'

@@ -2,8 +2,6 @@
 
 import functools
 import os
-import platform
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +9,12 @@ import pytest
 from flax import linen as nn
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
+from machines import by_libtpu
 
 from ttt_jax import config as config_lib
 from ttt_jax import sharding
 from ttt_jax.ops import attention
 from ttt_jax.ops.attention import gpu, sharded
-
-# Libtpu is made for these machines alone, that of CI among them.
-by_libtpu = pytest.mark.skipif(
-  (sys.platform, platform.machine()) != ('linux', 'x86_64'),
-  reason='there is no libtpu for this machine',
-)
 
 ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',  # there is no such machine to ask

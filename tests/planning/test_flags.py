@@ -1,18 +1,15 @@
 """What the tool for plans says of flags that cannot be used, before it compiles anything."""
 
 import pathlib
-import platform
 import subprocess
 import sys
 
 import pytest
+from machines import by_libtpu
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(
-  (sys.platform, platform.machine()) != ('linux', 'x86_64'),
-  reason='there is no libtpu for this machine',
-)
+pytestmark = by_libtpu
 
 
 @pytest.mark.parametrize(

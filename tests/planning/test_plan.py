@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import platform
 import re
-import sys
 
 import jax
 import numpy as np
 import pytest
 from conftest import make_config
+from machines import by_libtpu
 
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
@@ -17,12 +16,6 @@ from ttt_jax import sharding
 from ttt_jax.model import formula, transformer
 from ttt_jax.planning import plan as plan_lib
 from ttt_jax.planning import report, sweep, topologies
-
-# Libtpu is made for these machines alone, that of CI among them.
-by_libtpu = pytest.mark.skipif(
-  (sys.platform, platform.machine()) != ('linux', 'x86_64'),
-  reason='there is no libtpu for this machine',
-)
 
 VOCABULARY = plan_lib.assumed(3000, 1000)
 ROWS = formula.Rows(visible=128.0, targets=0.5, fill=0.9)

@@ -1,18 +1,11 @@
-import platform
-import sys
 import types
 
 import pytest
+from machines import by_libtpu
 
 from ttt_jax import chips, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.planning import topologies
-
-# Libtpu is made for these machines alone, that of CI among them.
-by_libtpu = pytest.mark.skipif(
-  (sys.platform, platform.machine()) != ('linux', 'x86_64'),
-  reason='there is no libtpu for this machine',
-)
 
 
 @by_libtpu

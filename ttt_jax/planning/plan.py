@@ -173,37 +173,10 @@ def make(
     raise config_lib.ConfigError(
       "config.model.attention is 'gpu', but a plan is for TPUs: choose 'auto'"
     )
-  chip, _ = topologies.parse(topology)
   mesh = sharding.make_mesh(config.mesh, topologies.devices(topology))
   parts = program.assemble(config, vocabulary, mesh)
-  data, model = config.data, config.model
-  arrays = sharding.abstract_batch(mesh, data.batch_size, data.row_length)
-  here = data.batch_size * data.row_length / mesh.size
-  share = chips.peak(mesh.devices.flat[0]) / chip.flops
-  plan = Plan(
-    topology=topology,
-    devices=mesh.size,
-    share=share,
-    mesh=dict(mesh.shape),
-    batch=(data.batch_size, data.row_length, config.train.accumulate),
-    remat=model.remat,
-    rows=rows,
-    parameters=state.count(parts.layout.params),
-    state=sum(_held(leaf) for leaf in jax.tree.leaves(parts.layout)),
-    temporaries=0,
-    memory=chip.memory * share,
-    needed=here * formula.training(model, vocabulary.size, rows),
-    compiled=0.0,
-    least_sent=formula.gathered(
-      model,
-      state.count(parts.layout.params),
-      mesh.shape['fsdp'] * mesh.shape['outer'],
-      *(jnp.dtype(model.dtype).itemsize, jnp.dtype(model.reduce_dtype).itemsize),
-    )
-    / mesh.shape['tensor'],
-    traffic=(),
-    compile_seconds=0.0,
-  )
+  plan = _laid_out(config, vocabulary, topology, rows, mesh, parts.layout)
+  arrays = sharding.abstract_batch(mesh, config.data.batch_size, config.data.row_length)
   started = time.monotonic()
   try:
     compiled = parts.step.lower(parts.layout, arrays).compile()
@@ -220,18 +193,53 @@ def make(
     text = hlo.Program(compiled.as_text())
   except jax.errors.JaxRuntimeError:  # as libtpu 0.0.52 trips over its own programs
     return plan
+  return _counted(plan, config.model, text)
+
+
+def _laid_out(config, vocabulary, topology, rows, mesh, layout) -> Plan:
+  """What is known of a plan before anything is compiled."""
+  chip, _ = topologies.parse(topology)
+  data, model, parameters = config.data, config.model, state.count(layout.params)
+  share = chips.peak(mesh.devices.flat[0]) / chip.flops
+  ways = mesh.shape['fsdp'] * mesh.shape['outer']
+  widths = jnp.dtype(model.dtype).itemsize, jnp.dtype(model.reduce_dtype).itemsize
+  sent = formula.gathered(model, parameters, ways, *widths) / mesh.shape['tensor']
+  here = data.batch_size * data.row_length / mesh.size
+  return Plan(
+    topology=topology,
+    devices=mesh.size,
+    share=share,
+    mesh=dict(mesh.shape),
+    batch=(data.batch_size, data.row_length, config.train.accumulate),
+    remat=model.remat,
+    rows=rows,
+    parameters=parameters,
+    state=sum(_held(leaf) for leaf in jax.tree.leaves(layout)),
+    temporaries=0,
+    memory=chip.memory * share,
+    needed=here * formula.training(model, vocabulary.size, rows),
+    compiled=0.0,
+    least_sent=sent * config.train.accumulate,  # each part gathers and reduces anew
+    traffic=(),
+    compile_seconds=0.0,
+  )
+
+
+def _counted(plan: Plan, model: config_lib.Model, text: hlo.Program) -> Plan:
+  """With what the compiled step computes and sends."""
   # The loss goes round its loop as often as a device's targets need; so often in each part.
-  targets = here * mesh.shape['tensor'] * rows.targets / config.train.accumulate
+  positions = plan.positions / plan.batch[2]
+  targets = positions * plan.mesh['tensor'] * plan.rows.targets
   rounds = math.ceil(targets / model.loss_chunk)
   operations = work.flops(text, rounds)
   for name, runs in work.kernels(text, rounds).items():
-    cost = formula.attention(model, rows, _KERNELS.get(name, 0)) / model.layers
-    operations += runs * cost * here / config.train.accumulate
-  return dataclasses.replace(
-    plan,
-    compiled=operations,
-    traffic=tuple(work.traffic(text, dict(mesh.shape), rounds)),
-  )
+    if name not in _KERNELS:
+      raise ValueError(f'the step runs the kernel {name}: say in _KERNELS what it computes')
+    operations += (
+      runs * positions * formula.attention(model, plan.rows, _KERNELS[name]) / model.layers
+    )
+  traffic = work.traffic(text, plan.mesh, rounds)
+  return dataclasses.replace(plan, compiled=operations, traffic=tuple(traffic))
 
 
 def _held(leaf: jax.ShapeDtypeStruct) -> int:
