@@ -166,6 +166,17 @@ def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message
   assert code != 0 and message in said and 'Traceback' not in said, said
 
 
+@pytest.mark.parametrize(
+  'content,message',
+  [('def get_config(:', 'config.py, line 1: '), ('def get_config(): return 3', 'not 3')],
+)
+def test_config_files_that_are_none_are_explained(tmp_path, content, message):
+  path = tmp_path / 'config.py'
+  path.write_text(content)
+  code, said = tool('train', f'--workdir={tmp_path / "run"}', f'--config={path}')
+  assert code != 0 and message in said and 'Traceback' not in said, said
+
+
 def test_sigterm_ends_a_process_that_trains_with_others():
   script = """
 import os, signal, sys, time

@@ -28,7 +28,13 @@ def checked(config) -> config_lib.Config:
   try:
     values = config.to_dict()
   except OSError as error:  # ml_collections puts off what it found when it parsed the flag
-    raise config_lib.ConfigError(f'--config: {error}') from error
+    reason = str(error).strip().splitlines()[-1].strip()
+    raise config_lib.ConfigError(f'--config: {reason}') from error
+  except AttributeError as error:
+    raise config_lib.ConfigError(
+      f'--config: its get_config() must return a ConfigDict, not {config!r:.60}; start from '
+      'that of configs/base.py'
+    ) from error
   return config_lib.from_config_dict(values)
 
 
@@ -72,6 +78,8 @@ def _parse(argv: list[str]) -> list[str]:
   argv = [re.sub('^--?[a-z0-9_-]+', _underscored, word) for word in argv]
   try:
     return flags.FLAGS(argv)
+  except SyntaxError as error:  # of a config file
+    sys.exit(f'error: --config: {error.filename}, line {error.lineno}: {error.msg}')
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     sys.exit(f'error: {error}')
 
