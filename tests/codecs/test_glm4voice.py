@@ -173,6 +173,12 @@ def test_a_batch_lies_by_rows_on_all_devices(many):
   assert len({shard.device for shard in made.addressable_shards}) == 8
 
 
+def test_devices_exchange_nothing(many):
+  program = many.lower().compile().as_text()
+  assert 'num_partitions=8' in program
+  assert not any(name in program for name in ('all-gather', 'all-reduce', 'collective-'))
+
+
 def test_few_programs_serve_all_lengths(one):
   for size in (1, 500, 2 * RATE, 2 * RATE + 100, 3 * RATE):
     one.encode(sound(size), RATE)

@@ -137,7 +137,7 @@ def test_a_built_in_kind_without_its_libraries_says_what_to_install(monkeypatch)
 
 
 def test_what_is_no_codec_says_so(tmp_path):
-  for content in ('', '[]', '{"model_type": "qwen2"}'):
+  for content in ('', '[]', '5', '{"model_type": "qwen2"}'):
     (tmp_path / 'config.json').write_text(content)
     with pytest.raises(codec.CodecError, match='is this a codec directory'):
       kinds.load_codec(tmp_path)

@@ -144,13 +144,15 @@ class Glm4Voice(codec.Codec):
         ids[number] = row[: sizes[number]]
     return ids
 
+  def _empty(self, bucket: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, length = self._rows(bucket), bucket * self._shape.samples // features.HOP
+    return np.zeros((rows, length, features.NUM_MELS), np.float32), np.zeros(rows, np.int32)
+
   def _batch(self, windows, bucket: int) -> tuple[np.ndarray, np.ndarray]:
     """Log-mels `[rows, frames, NUM_MELS]`, and the frames of each row that are sound."""
-    rows, samples = self._rows(bucket), self._shape.samples
-    mels = np.zeros((rows, bucket * samples // features.HOP, features.NUM_MELS), np.float32)
-    frames = np.zeros(rows, np.int32)
+    mels, frames = self._empty(bucket)
     for row, window in enumerate(windows):
-      made = features.log_mel(window, samples)
+      made = features.log_mel(window, self._shape.samples)
       mels[row, : len(made)] = made
       frames[row] = -(-len(window) // features.HOP)
     return mels, frames
@@ -172,6 +174,12 @@ class Glm4Voice(codec.Codec):
         return encoder.Encoder(self._shape).apply({'params': params}, mels, frames)
 
     return encode
+
+  def lower(self):
+    """The program of a batch of whole windows, lowered for the devices; nothing runs."""
+    bucket = self._buckets[-1]
+    mels, frames = jax.eval_shape(lambda: self._empty(bucket))
+    return self._program.lower(self._params, mels, frames)
 
   def save(self, directory: str | os.PathLike) -> None:
     """Writes `codec.json`, `config.json` and `model.safetensors` into `directory`.
