@@ -48,7 +48,7 @@ setuptools.setup(
   extras_require={
     # The embedded little world: a speaker, and an independent listener that judges.
     'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
-    # torch and transformers are the oracle of the network; the package never imports them.
+    # torch and transformers are the oracle of the network; see 'mimi' too.
     'test': [
       'hypothesis>=6.140',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
@@ -60,6 +60,8 @@ setuptools.setup(
       'torch==2.13.0',
       'transformers>=5.0',
     ],
+    # The codec of that name is the one part of the package that imports them.
+    'mimi': ['torch==2.13.0', 'transformers>=5.0'],
     'tpu': ['jax[tpu]>=0.10.2'],
     'gpu': ['jax[cuda13]>=0.10.2'],
   },

@@ -8,6 +8,7 @@ from ttt_jax import chat, errors
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import codec as codec_lib
+from ttt_jax.codecs import kinds
 
 DIRECTORY = 'assets'
 PROMPTS = 'prompts.json'
@@ -89,7 +90,7 @@ def load(directory: str | pathlib.Path) -> Assets:
   except (OSError, ValueError) as error:
     raise AssetError(f'{path}: no prompts of tasks here ({error})') from error
   vocabulary = vocabulary_lib.Vocabulary.load(directory)
-  tokenizer, codec = tokenizer_lib.load(directory), codec_lib.load_codec(directory)
+  tokenizer, codec = tokenizer_lib.load(directory), kinds.load_codec(directory)
   if codec.codebook_size != vocabulary.codebook_size:
     raise AssetError(
       f'{directory}: the codec has {codec.codebook_size} codes, the vocabulary has room for '

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ttt_jax.codecs import codec, external
+from ttt_jax.codecs import codec, external, kinds
 
 
 class Whole(codec.Codec):
@@ -30,7 +30,7 @@ def test_a_codec_says_what_it_can_do():
 
 def test_a_codec_that_is_elsewhere_says_how_to_get_it(tmp_path):
   external.External('theirs', 24).save(tmp_path)
-  made = codec.load_codec(tmp_path)
+  made = kinds.load_codec(tmp_path)
   assert made.codebook_size == 24 and not made.abilities
   for call in (
     lambda: made.encode(np.zeros(5, np.float32), 100),

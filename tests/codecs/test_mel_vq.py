@@ -14,7 +14,7 @@ pytest.importorskip('espeakng_loader')
 pytest.importorskip('pocketsphinx')
 
 from data_pipelines.little_world import sentences, speech
-from ttt_jax.codecs import audio_io, codec, mel_vq, spectrogram
+from ttt_jax.codecs import audio_io, codec, kinds, mel_vq, spectrogram
 from ttt_jax.evaluation import recogniser
 
 RATE = spectrogram.SAMPLE_RATE
@@ -196,14 +196,14 @@ def test_everything_is_deterministic(coder, waves):
 
 def test_saving_and_loading(coder, waves, tmp_path):
   coder.save(tmp_path / 'codec')
-  loaded = codec.load_codec(tmp_path / 'codec')
+  loaded = kinds.load_codec(tmp_path / 'codec')
   assert isinstance(loaded, mel_vq.MelVQ) and loaded.fingerprint == coder.fingerprint
   ids = coder.encode(waves[0], RATE)
   np.testing.assert_array_equal(loaded.encode(waves[0], RATE), ids)
   np.testing.assert_array_equal(loaded.decode(ids), coder.decode(ids))
   code = (
-    'import sys; from ttt_jax.codecs import codec;'
-    'print(codec.load_codec(sys.argv[1]).fingerprint)'
+    'import sys; from ttt_jax.codecs import kinds;'
+    'print(kinds.load_codec(sys.argv[1]).fingerprint)'
   )
   command = [sys.executable, '-c', code, str(tmp_path / 'codec')]
   out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -263,7 +263,7 @@ def saved(coder, tmp_path):
 
 def _refused(directory, match):
   with pytest.raises(codec.CodecError, match=match):
-    codec.load_codec(directory)
+    kinds.load_codec(directory)
 
 
 def test_missing_files(saved):

@@ -1,6 +1,7 @@
 """Whole checkpoints, from Hugging Face and back."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -16,6 +17,7 @@ from ttt_jax import assets as assets_lib
 from ttt_jax import chat, checkpoint, errors, folders
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax.codecs import codec as codec_lib
+from ttt_jax.codecs.glm4voice import tokenizer
 from ttt_jax.conversion import extend, from_hf, table, tensors, to_hf
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
@@ -227,6 +229,24 @@ def test_a_model_gets_its_codec_later(source, assets, tmp_path):
   convert(tmp_path / 'b', tmp_path / 'c', codec=str(tmp_path / 'codec'), prompts=prompts)
   found = assets_lib.load(tmp_path / 'c' / 'assets')
   assert found.codec.fingerprint == assets.codec.fingerprint and found.prompts == prompts
+
+
+@pytest.mark.parametrize('saved', [False, True])
+def test_a_model_of_the_authors_listens_with_their_tokenizer(source, tmp_path, saved):
+  released = pathlib.Path(__file__).parents[1] / 'codecs' / 'glm4voice_tiny'
+  theirs = tokenizer.Glm4Voice.from_released(released)
+  theirs.save(tmp_path / 'saved')
+  folder = str(tmp_path / 'saved' if saved else released)
+  convert(source, tmp_path / 'a', audio_codebook=theirs.codebook_size, codec=folder)
+  to_hf.convert(tmp_path / 'a', tmp_path / 'b')
+  convert(tmp_path / 'b', tmp_path / 'c')
+  for name in 'ac':
+    found = assets_lib.load(tmp_path / name / 'assets')
+    assert found.codec.fingerprint == theirs.fingerprint
+  wave = np.random.default_rng(0).normal(size=9000).astype(np.float32)
+  np.testing.assert_array_equal(found.codec.encode(wave, 16_000), theirs.encode(wave, 16_000))
+  with pytest.raises(table.ConversionError, match='512 codes, but the vocabulary has 40'):
+    convert(source, tmp_path / 'd', audio_codebook=CODES, codec=folder)
 
 
 def test_models_of_like_vocabularies_share_their_data(source, tmp_path):

@@ -9,6 +9,7 @@ import os
 import pathlib
 import struct
 import sys
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -56,8 +57,36 @@ def _check_rate(sample_rate: int, name: str) -> None:
     raise AudioError(f'{name} must be a positive number of samples a second, got {sample_rate}')
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
+  """Opens a sound file in any format that libsndfile knows (WAV, FLAC, OGG, ...).
+
+  Args:
+    path: the file.
+
+  Yields:
+    The file, to read from.
+
+  Raises:
+    AudioError: the file is missing, empty, or not a sound file, also where that shows only
+      when it is read.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise AudioError(f'{path}: no such sound file; check the path')
+  if path.stat().st_size == 0:
+    raise AudioError(f'{path}: the file is empty (0 bytes); record or copy it again')
+  try:
+    with soundfile.SoundFile(path) as file:
+      yield file
+  except (soundfile.SoundFileError, OSError) as error:
+    raise AudioError(
+      f'{path}: not a readable sound file ({error}); convert it to WAV or FLAC'
+    ) from error
+
+
 def read_wav(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-  """Reads a sound file in any format that libsndfile knows (WAV, FLAC, OGG, ...).
+  """Reads a whole sound file; see `opened`.
 
   Args:
     path: the file.
@@ -68,17 +97,8 @@ def read_wav(path: str | os.PathLike) -> tuple[np.ndarray, int]:
   Raises:
     AudioError: the file is missing, empty, not a sound file, or holds no usable samples.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise AudioError(f'{path}: no such sound file; check the path')
-  if path.stat().st_size == 0:
-    raise AudioError(f'{path}: the file is empty (0 bytes); record or copy it again')
-  try:
-    samples, sample_rate = soundfile.read(path, dtype='float32', always_2d=True)
-  except (soundfile.SoundFileError, OSError) as error:
-    raise AudioError(
-      f'{path}: not a readable sound file ({error}); convert it to WAV or FLAC'
-    ) from error
+  with opened(path) as file:
+    samples, sample_rate = file.read(dtype='float32', always_2d=True), file.samplerate
   wave = samples.mean(axis=1, dtype=np.float32)
   check_wave(wave, str(path))
   return wave, int(sample_rate)

@@ -1,14 +1,14 @@
 """What every codec does: waveform to one stream of token ids, and back.
 
 A codec lives in a directory with a `codec.json`, whose `kind` says which class reads the
-rest. New kinds are added to `_KINDS`.
+rest; `kinds` finds it.
 """
 
 import abc
-import importlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -17,13 +17,6 @@ from ttt_jax import errors
 from ttt_jax.codecs import audio_io
 
 CONFIG_NAME = 'codec.json'
-
-# kind -> 'module:class'. Named, not imported, so that loading one codec does not need the
-# libraries of all the others.
-_KINDS = {
-  'mel_vq': 'ttt_jax.codecs.mel_vq:MelVQ',
-  'external': 'ttt_jax.codecs.external:External',
-}
 
 
 class CodecError(errors.UserError):
@@ -76,10 +69,11 @@ class Codec(abc.ABC):
   """Turns speech into ids in `[0, codebook_size)` and ids into speech.
 
   A kind defines `_encode` if it can 'encode', `_decode` if it can 'decode', and `_decoder` if
-  it can 'stream'; of `_decoder`, `_decode` can be made, as it is by default.
+  it can 'stream'; of `_decoder`, `_decode` can be made, as it is by default. One that is
+  faster with several sounds at a time defines `_encode_batch` too.
 
   Attributes:
-    kind: the name under which `load_codec` finds the class.
+    kind: the name under which `kinds.load_codec` finds the class.
     abilities: what it can do, of 'encode', 'decode' and 'stream' (decode as tokens come).
     sample_rate: samples a second that `decode` makes.
     frame_rate: tokens a second.
@@ -120,6 +114,10 @@ class Codec(abc.ABC):
     """`[S]` float32 checked samples at `self.sample_rate` -> `[T]` ids."""
     raise NotImplementedError
 
+  def _encode_batch(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Checked samples as for `_encode` of each sound -> `[T]` ids of each."""
+    return [self._encode(wave) for wave in waves]
+
   def _decode(self, ids: np.ndarray) -> np.ndarray:
     """`[T]` int32 checked ids -> `[S]` float32 samples at `self.sample_rate`."""
     decoder = self._decoder()
@@ -152,6 +150,31 @@ class Codec(abc.ABC):
     audio_io.check_wave(wave, 'wave to encode')
     wave = audio_io.resample(wave, sample_rate, self.sample_rate)
     return self._encode(wave).astype(np.int32)
+
+  def encode_batch(
+    self, waves: Sequence[np.ndarray], sample_rates: Sequence[int]
+  ) -> list[np.ndarray]:
+    """Several sounds to tokens: for each of them those of `encode`, whatever is beside it.
+
+    Args:
+      waves: `[S]` float32 samples of each.
+      sample_rates: samples a second of each.
+
+    Returns:
+      `[T]` int32 ids of each.
+
+    Raises:
+      AudioError: one is not a waveform; the message tells its number.
+      CodecError: this codec cannot encode.
+      ValueError: there are not as many rates as waves.
+    """
+    self.require('encode')
+    for number, (wave, _) in enumerate(zip(waves, sample_rates, strict=True)):
+      audio_io.check_wave(wave, f'wave {number} to encode')
+    ready = [
+      audio_io.resample(wave, rate, self.sample_rate) for wave, rate in zip(waves, sample_rates)
+    ]
+    return [ids.astype(np.int32) for ids in self._encode_batch(ready)]
 
   def decode(self, ids: np.ndarray) -> np.ndarray:
     """Tokens to speech.
@@ -217,25 +240,3 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
   if not isinstance(config, dict) or not isinstance(config.get('kind'), str):
     raise CodecError(f'{path}: damaged, names no `kind`; make the codec again')
   return config
-
-
-def load_codec(directory: str | os.PathLike) -> Codec:
-  """Loads whatever kind of codec `directory` holds.
-
-  Args:
-    directory: where `Codec.save` wrote.
-
-  Returns:
-    The codec.
-
-  Raises:
-    CodecError: a file is missing or damaged, or the kind is unknown.
-  """
-  kind = read_config(directory)['kind']
-  if kind not in _KINDS:
-    raise CodecError(
-      f'{pathlib.Path(directory) / CONFIG_NAME}: unknown kind {kind!r};'
-      f' known: {", ".join(sorted(_KINDS))}'
-    )
-  module, name = _KINDS[kind].split(':')
-  return getattr(importlib.import_module(module), name).load(directory)

@@ -14,8 +14,7 @@ from ttt_jax import checkpoint, folders
 from ttt_jax import config as config_lib
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.codecs import codec as codec_lib
-from ttt_jax.codecs import external
+from ttt_jax.codecs import external, kinds
 from ttt_jax.conversion import extend, families, table, tensors
 
 DTYPES = {
@@ -172,7 +171,7 @@ def _assets(
   if not extended and settings.audio_codebook not in (None, codes):
     raise table.ConversionError(f'{source} has {codes} codes: leave out --audio-codebook')
   if settings.codec:
-    assets = assets._replace(codec=codec_lib.load_codec(settings.codec))
+    assets = assets._replace(codec=kinds.load_codec(settings.codec))
   if assets.codec.codebook_size != codes:
     raise table.ConversionError(
       f'{settings.codec}: {assets.codec.codebook_size} codes, but the vocabulary has {codes}'
