@@ -17,7 +17,7 @@ from data_pipelines.reading.json_lines import Cut
 
 _BLOCK = 2**20
 _HEAD = 4096  # bytes
-_OUTSIDE = re.compile(rb'[\[\]{}",]')
+_OUTSIDE = re.compile(rb'"[^"\\\n]*"|[\[\]{}",]')  # a whole text without escapes counts as one
 _INSIDE = re.compile(rb'["\\\n]')  # of a text, which no line feed may stand in
 _CLOSES = {b'[': ord(']'), b'{': ord('}')}
 # The list, and the line of its own on which the first record begins.
@@ -118,35 +118,41 @@ class _Scanner:
 
   def _element(self) -> tuple[bytes, str]:
     """Goes to the end of an element: what ends it, if anything, and what is wrong with it."""
-    open_, inside = bytearray(), False
+    open_, inside, at = bytearray(), False, self._at
     while True:
-      met = (_INSIDE if inside else _OUTSIDE).search(self._block, self._at)
-      if met is None:
+      met = (_INSIDE if inside else _OUTSIDE).search(self._block, at)
+      if met is None or (met[0] == b'\\' and met.end() == len(self._block)):
         self._take(len(self._block))
         if not self._load():
           return b'', ''
+        at = 0 if met is None else 1
         continue
-      mark = met[0]
-      if not open_ and mark in b',]':
-        self._take(met.start())
-        self._drop(met.end())
-        return mark, ''
-      if mark == b'\n':
-        self._take(met.start())
-        return b'', 'a text does not end on its line'
-      self._take(met.end())
+      mark, at = met[0], met.end()
+      if len(mark) > 1:  # a whole text
+        continue
       if mark == b'"':
         inside = not inside
       elif mark == b'\\':
-        if self._at == len(self._block) and not self._load():
-          return b'', ''
-        self._take(self._at + 1)
+        at += 1
+      elif mark == b',':
+        if not open_:
+          break
       elif mark in _CLOSES:
         open_.append(_CLOSES[mark])
         if len(open_) > DEPTH:
+          self._take(at)
           return b'', 'is nested too deeply'
-      elif mark != b',' and (not open_ or open_.pop() != mark[0]):
+      elif mark == b'\n':
+        self._take(met.start())
+        return b'', 'a text does not end on its line'
+      elif not open_ and mark == b']':
+        break
+      elif not open_ or open_.pop() != mark[0]:
+        self._take(at)
         return b'', f'{mark.decode()} closes what was not opened'
+    self._take(met.start())
+    self._drop(at)
+    return mark, ''
 
   def _behind(self) -> Iterator[Element]:
     """What follows the end of the list, which should be nothing."""
