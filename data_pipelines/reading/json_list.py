@@ -3,7 +3,9 @@
 Only brackets, commas and quotes are looked at to find where a record ends; the record itself
 is then parsed alone. So a record that is no JSON is rejected and reading goes on. Where the
 brackets themselves do not match, nobody can tell where the next record begins, unless
-records begin lines of their own, as `json.dump(..., indent=1)` writes them.
+records begin lines of their own, as `json.dump(..., indent=1)` writes them: then reading goes
+on with the next line that begins as the first record did. If there is none, all of the rest
+is rejected as one.
 """
 
 import io
@@ -22,6 +24,8 @@ _INSIDE = re.compile(rb'["\\\n]')  # of a text, which no line feed may stand in
 _CLOSES = {b'[': ord(']'), b'{': ord('}')}
 # The list, and the line of its own on which the first record begins.
 _FIRST = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\n([ \t]*\{)')
+_UNMATCHED = 'its brackets do not match, or nest too deeply'
+_CUT_OFF = 'the file ends before its list does: it was cut off'
 
 
 class Element(NamedTuple):
@@ -101,10 +105,11 @@ class _Scanner:
     while True:
       self._begin()
       stop, fault = self._element()
-      if fault:
+      if not stop and (fault or self._size or self._last or self._unread):
+        at_end = not fault and self._last
         self._find_margin()
-      elif not stop and (self._size or self._last or self._unread):
-        fault = 'the file ends before its list does: it was cut off'
+        at_end = at_end and self._at == len(self._block)
+        fault = _CUT_OFF if at_end else fault or _UNMATCHED
       elif not self._size and (stop == b',' or (stop and not self._fresh)):
         fault = 'a comma has no record on one side'
       goes_on = stop == b',' or (not stop and self._at < len(self._block))
@@ -141,15 +146,15 @@ class _Scanner:
         open_.append(_CLOSES[mark])
         if len(open_) > DEPTH:
           self._take(at)
-          return b'', 'is nested too deeply'
+          return b'', _UNMATCHED
       elif mark == b'\n':
-        self._take(met.start())
+        self._take(at)
         return b'', 'a text does not end on its line'
       elif not open_ and mark == b']':
         break
       elif not open_ or open_.pop() != mark[0]:
         self._take(at)
-        return b'', f'{mark.decode()} closes what was not opened'
+        return b'', _UNMATCHED
     self._take(met.start())
     self._drop(at)
     return mark, ''
@@ -164,7 +169,13 @@ class _Scanner:
       yield self._made('something follows the end of the list', False)
 
   def _find_margin(self) -> None:
-    """Goes on to where a record begins a line as the first one did, or else to the end."""
+    """Goes to the first line in or behind a faulty element that begins as a record does."""
+    if self._size:
+      self._unread += self._base + len(self._block) - self._origin
+      self._base, self._block, self._line = self._file.seek(self._origin), b'', self._first
+      self._begin()
+      self._load()
+      self._take(1)
     tail = b''
     while True:
       seen = tail + self._block[self._at :]
@@ -193,6 +204,7 @@ class _Scanner:
     if not self._size:
       bare = part.lstrip()
       self._first = self._line + part.count(b'\n', 0, len(part) - len(bare))
+      self._origin = self._base + end - len(bare)
     else:
       bare = part
     if bare and (self._size <= max(self._limit, _HEAD)):
