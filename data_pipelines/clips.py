@@ -43,14 +43,9 @@ def read(clip: Clip, max_seconds: float) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(path) as file:
       first, count = _frames(clip, file.frames, file.samplerate, max_seconds)
       file.seek(first)
-      parts = [
-        block.mean(axis=1, dtype=np.float32)
-        for block in file.blocks(_BLOCK, frames=count, dtype='float32', always_2d=True)
-      ]
-      rate = file.samplerate
+      wave, rate = _mono(file, count), file.samplerate
   except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless
     raise audio_io.AudioError(f'is no sound file that can be read ({error})') from error
-  wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
   if len(wave) < count:
     raise audio_io.AudioError(
       f'is truncated: of {count} frames from {clip.start} s on, {len(wave)} are there'
@@ -74,6 +69,18 @@ def _frames(clip: Clip, frames: int, rate: int, max_seconds: float) -> tuple[int
     )
   first = round(clip.start * rate)
   return first, min(round(end * rate), frames) - first
+
+
+def _mono(file: soundfile.SoundFile, count: int) -> np.ndarray:
+  """The next `count` frames, or as many as there are, channels averaged."""
+  wave, done = np.empty(count, np.float32), 0
+  while done < count:
+    block = file.read(min(_BLOCK, count - done), dtype='float32', always_2d=True)
+    if not len(block):
+      break
+    wave[done : done + len(block)] = block.mean(axis=1, dtype=np.float32)
+    done += len(block)
+  return wave[:done]
 
 
 def _refuse_truncated(path: pathlib.Path) -> None:
