@@ -46,10 +46,13 @@ setuptools.setup(
     'tqdm>=4.67',
   ],
   extras_require={
+    # Prepares data on clusters.
+    'beam': ['apache-beam>=2.77'],
     # The embedded little world: a speaker, and an independent listener that judges.
     'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
     # torch and transformers are the oracle of the network; the package never imports them.
     'test': [
+      'apache-beam>=2.77',
       'hypothesis>=6.140',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
       'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',

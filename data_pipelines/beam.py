@@ -49,8 +49,8 @@ def prepare(
       summary = piecework.done(pathlib.Path(state.work.folder), task.name)
       if summary is None:
         raise preparation.JobError(
-          f'{task}: the pipeline has ended, but its shard is not in {state.work.folder}: do all '
-          'machines see the same folder there?'
+          f'{task}: the pipeline has ended, but its shard is not in {state.work.folder}: do '
+          'all machines see the same folder there?'
         )
       state.done[task.name] = summary
     return state.finish()

@@ -15,6 +15,7 @@ from data_pipelines.reading.found import EXCERPT
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors
 from ttt_jax.codecs import codec as codec_lib
+from ttt_jax.codecs import external
 
 _PENDING = 256  # items that wait for their audio at most
 # Tasks of which the record tells what is right, and whose words that is.
@@ -40,16 +41,19 @@ class Conversion:
       of the file which names them.
     max_seconds: how much audio one record may have.
     batch_seconds: how much audio the codec is given at once, or a record more.
+    codec: folder of the codec that is to encode; '' is that of the assets. Where that only
+      stands for one that lives elsewhere, this is the one.
   """
 
   assets: str
   audio_root: str = ''
   max_seconds: float = 600.0
   batch_seconds: float = 600.0
+  codec: str = ''
 
   def __call__(self, items: Iterable[Item | Rejected]) -> Iterator[records.Record | Rejected]:
     """Records of items, or why there are none, in their order."""
-    assets, pending, seconds = _load(self.assets), [], 0.0
+    assets, pending, seconds = load(self.assets, self.codec), [], 0.0
     for item in items:
       pending.append(self._begun(item, assets))
       if isinstance(pending[-1], _Draft):
@@ -115,7 +119,7 @@ def plan(
     listed += data_config.read_data_config(config)
   if not listed:
     raise records.DataError('nothing to read: name files, folders, patterns or a data config')
-  _load(conversion.assets)
+  load(conversion.assets, conversion.codec)
   return sources.pieces(listed, piece_bytes), conversion
 
 
@@ -127,8 +131,25 @@ def _named(path: str) -> sources.Source:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(folder: str) -> assets_lib.Assets:
-  return assets_lib.load(folder)
+def load(folder: str, codec: str = '') -> assets_lib.Assets:
+  """The assets in `folder`; with the codec in the folder `codec`, if one is named.
+
+  Raises:
+    AssetError, VocabularyError, CodecError: a file is missing or damaged, or the codec is
+      another than that of the assets.
+  """
+  assets = assets_lib.load(folder)
+  if not codec:
+    return assets
+  mine, other = assets.codec, codec_lib.load_codec(codec)
+  stands_in = mine.kind == external.External.kind and mine.codebook_size == other.codebook_size
+  if mine.fingerprint != other.fingerprint and not stands_in:
+    raise assets_lib.AssetError(
+      f'{codec} is a codec of kind {other.kind!r} with {other.codebook_size} codes, but the '
+      f'ids in {folder} are of another, of kind {mine.kind!r} with {mine.codebook_size}: use '
+      'that one'
+    )
+  return assets._replace(codec=other)
 
 
 def _finished(

@@ -146,7 +146,9 @@ class Work(NamedTuple):
       yield each
 
   def _split(self, key: str) -> str:
-    drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], 'big') / 2**64
+    # Copies of an item (`key#1`) stay together.
+    item = re.sub(r'#\d+$', '', key)
+    drawn = int.from_bytes(hashlib.sha256(item.encode()).digest()[:8], 'big') / 2**64
     return HELD_OUT if drawn < self.held_out else self.split
 
 

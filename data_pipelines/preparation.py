@@ -85,6 +85,7 @@ class Result(NamedTuple):
     counts: of everything.
     reasons: how many items were rejected for each, the most frequent first.
     kept: how many of the pieces were done before.
+    new: counts of what was not.
     seconds: that it took.
   """
 
@@ -92,6 +93,7 @@ class Result(NamedTuple):
   counts: piecework.Counts
   reasons: dict[str, int]
   kept: int
+  new: piecework.Counts
   seconds: float
 
 
@@ -120,7 +122,7 @@ def prepare(
   """
   with opened(out, job) as state:
     counts = {name: summary.counts for name, summary in state.done.items()}
-    total = sum(counts.values(), piecework.Counts())
+    total = state.counts
 
     def told(number: int, done: bool, word: Any) -> None:
       nonlocal total
@@ -162,10 +164,15 @@ class State:
     if len(made) < len(self.tasks):
       raise records.DataError('a piece of a file is given twice')
     self.done = {name: summary for name, summary in made.items() if summary}
-    self._kept = len(self.done)
+    self._kept, self._before = len(self.done), self.counts
     self.work = piecework.Work(
       str(self._pieces), job.read, job.convert, job.assets.vocabulary, job.split, job.held_out
     )
+
+  @property
+  def counts(self) -> piecework.Counts:
+    """Of all that is done."""
+    return sum((summary.counts for summary in self.done.values()), piecework.Counts())
 
   def refuse_rejected(self, counts: piecework.Counts) -> None:
     """Raises RejectedError if `counts` has too many rejected items."""
@@ -188,7 +195,7 @@ class State:
       DataError: there are no records.
     """
     summaries = [self.done[task.name] for task in self.tasks]
-    self.refuse_rejected(sum((s.counts for s in summaries), piecework.Counts()))
+    self.refuse_rejected(self.counts)
     made, files = collections.defaultdict(list), collections.defaultdict(list)
     for task, summary in zip(self.tasks, summaries):
       for split, shard in summary.splits.items():
@@ -203,7 +210,7 @@ class State:
     whole = self._move(files)
     self._collect_quarantine(whole / QUARANTINE)
     self._job.assets.save(whole / assets_lib.DIRECTORY)
-    counts = sum((summary.counts for summary in summaries), piecework.Counts())
+    counts = self.counts
     reasons = sum((collections.Counter(s.reasons) for s in summaries), collections.Counter())
     reasons = dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))
     splits = {split: sum(shard.records for shard in made[split]) for split in sorted(made)}
@@ -214,7 +221,8 @@ class State:
     shards.finish(whole, dict(sorted(made.items())), self._job.assets.fingerprints)
     folders.become(whole, self._out)
     shutil.rmtree(self.folder)
-    return Result(splits, counts, reasons, self._kept, time.monotonic() - self._began)
+    new, seconds = counts - self._before, time.monotonic() - self._began
+    return Result(splits, counts, reasons, self._kept, new, seconds)
 
   def _collect_quarantine(self, path: pathlib.Path) -> None:
     """All that was rejected so far, in the order of input; of unfinished pieces too."""

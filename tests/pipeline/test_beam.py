@@ -9,7 +9,8 @@ from data_pipelines import preparation
 
 beam = pytest.importorskip('data_pipelines.beam')
 
-RUNNER = ['--runner=DirectRunner']
+# What the DirectRunner runs; by that name it would first look for another on the network.
+RUNNER = ['--runner=FnApiRunner']
 
 
 @pytest.fixture
