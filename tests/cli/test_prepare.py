@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -97,6 +98,7 @@ def test_audio_is_told_in_hours_and_may_be_encoded_by_a_codec_beside(assets, lin
 
 def test_a_terminal_sees_a_bar(checkpoint, lines, tmp_path):
   ours, theirs = pty.openpty()
+  termios.tcsetwinsize(theirs, (24, 120))
   words = [f'--checkpoint={checkpoint}', f'--out={tmp_path / "data"}', f'--source={lines}']
   done = subprocess.run(
     [sys.executable, '-m', 'ttt_jax.cli.prepare', *words],
