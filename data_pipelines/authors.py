@@ -91,11 +91,7 @@ def compose(content: dict[str, Any], template: chat.Template) -> chat.Document:
 
 
 def texts(content: dict[str, Any]) -> list[tuple[str, str]]:
-  """Role ('' of a text without turns) and words of each turn, audio left out.
-
-  Raises:
-    ValueError: the record has none of the known forms.
-  """
+  """Role ('' of a text without turns) and words of each turn, of what `compose` took."""
   form = _form(content)
   turns = [('', content['text'])] if form == 'text' else _turns(content, form)
   return [(role, _MARK.sub('', said)) for role, said in turns]
