@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from conftest import CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import authors, conversion, sources
+from data_pipelines import authors, conversion, data_config, manifest, sources
 from data_pipelines.items import Rejected
 from data_pipelines.records import DataError, Record, check_record
 from ttt_jax import assets as assets_lib
@@ -71,6 +72,28 @@ def test_samples_of_the_authors_are_read(folder):
   assert ends == [v.end_prompt, v.end_inner, v.end_inner, v.end_last]
   (chat,) = convert([sources.Source(str(SAMPLES / 'text_chat.json'))], folder / 'theirs')
   assert not len(chat.document.spans) and chat.about == {'source': 'text_chat.json'}
+
+
+def blocks(page):
+  """The JSON values in a page, block by block."""
+  for block in re.findall(r'```json\n(.*?)```', page, re.DOTALL):
+    values, at = [], 0
+    while block[at:].strip():
+      at += len(block[at:]) - len(block[at:].lstrip())
+      value, at = json.JSONDecoder().raw_decode(block, at)
+      values.append(value)
+    yield values
+
+
+def test_the_page_shows_records_that_are_read(folder):
+  page = pathlib.Path(authors.__file__).parents[1] / 'docs' / 'data.md'
+  theirs, (listed,), manifests = blocks(page.read_text(encoding='utf-8'))
+  assert all(isinstance(one, Record) for one in lines(folder, *theirs)) and len(theirs) == 4
+  (folder / 'list.json').write_text(json.dumps(listed))
+  assert len(data_config.read_data_config(folder / 'list.json')) == 2
+  for content in manifests:
+    entry = manifest.parse(content)
+    assert entry.audio and entry.said[-1].pattern == (13, 26)
 
 
 def test_references_are_what_is_right_to_say(folder):
