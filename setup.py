@@ -50,12 +50,15 @@ setuptools.setup(
     'beam': ['apache-beam>=2.77'],
     # The embedded little world: a speaker, and an independent listener that judges.
     'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
+    # Records in parquet files.
+    'parquet': ['pyarrow>=20.0'],
     # torch and transformers are the oracle of the network; the package never imports them.
     'test': [
       'apache-beam>=2.77',
       'hypothesis>=6.140',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
       'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
+      'pyarrow>=20.0',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.15',

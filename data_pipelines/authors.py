@@ -6,6 +6,7 @@ or `{"prompt", "response"}`, and an interleaved text is `{"text"}`. Loss falls o
 assistant says, and on everything of an interleaved text.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -91,11 +92,7 @@ def compose(content: dict[str, Any], template: chat.Template) -> chat.Document:
 
 
 def texts(content: dict[str, Any]) -> list[tuple[str, str]]:
-  """Role ('' of a text without turns) and words of each turn, audio left out.
-
-  Raises:
-    ValueError: the record has none of the known forms.
-  """
+  """Role ('' of a text without turns) and words of each turn, of what `compose` took."""
   form = _form(content)
   turns = [('', content['text'])] if form == 'text' else _turns(content, form)
   return [(role, _MARK.sub('', said)) for role, said in turns]
@@ -151,14 +148,14 @@ def _tokens(said: str, template: chat.Template, role: str | None) -> list[int]:
   """Ids of a text with audio in it, said by `role`; marks of turns in it are refused."""
   vocabulary, tokens = template.vocabulary, []
   known = vocabulary.audio_names
-  for part in _MARK.split(said):
+  for part in filter(None, _MARK.split(said)):
     if part in known:
       tokens.append(known[part])
     elif vocabulary_lib.is_mark(part) or template.tokenizer.has(part):
       raise ValueError(f'{part} is not a token that may stand in a text here')
     elif broken := _BROKEN.search(part):
       raise ValueError(f'{broken[0]} is no whole or no known token of audio')
-    elif part:
+    else:
       tokens += template.tokenizer.encode(part)
   ids = np.array(tokens, np.int32)
   _check_spans(ids, vocabulary)
@@ -173,10 +170,12 @@ def _tokens(said: str, template: chat.Template, role: str | None) -> list[int]:
 
 def _check_spans(tokens: np.ndarray, vocabulary: vocabulary_lib.Vocabulary) -> None:
   """Audio must stand between a begin token and the end token that goes with it."""
-  for start, end in vocabulary.spans(tokens):
-    ends = np.flatnonzero(vocabulary.is_end(tokens[start:end]))
+  opened, closed = _any(tokens, vocabulary.begins), _any(tokens, vocabulary.ends)
+  spans = vocabulary.spans(tokens)
+  for start, end in spans:
+    ends = np.flatnonzero(closed[start:end])
     behind = end < len(tokens) and tokens[end] == vocabulary.end_prompt
-    if start == 0 or tokens[start - 1] not in vocabulary.begins:
+    if start == 0 or not opened[start - 1]:
       raise ValueError('audio begins without a begin token')
     if not behind and (len(ends) != 1 or ends[0] != end - start - 1):
       raise ValueError('audio must end by one end token')
@@ -187,10 +186,13 @@ def _check_spans(tokens: np.ndarray, vocabulary: vocabulary_lib.Vocabulary) -> N
       raise ValueError(
         f'{vocabulary_lib.BEGIN_LAST} and {vocabulary_lib.END_LAST} go with each other alone'
       )
-  opened = np.flatnonzero(np.isin(tokens, vocabulary.begins))
-  if len(opened) != len(vocabulary.spans(tokens)):
+  if opened.sum() != len(spans):
     raise ValueError('a begin token is followed by no audio')
   # Where a vocabulary has the end of a prompt span in text class, it may stand alone.
-  closed = np.count_nonzero(vocabulary.is_end(tokens))
-  if closed != len(opened):
+  if closed.sum() != len(spans):
     raise ValueError('an end token is preceded by no audio')
+
+
+def _any(tokens: np.ndarray, ids: tuple[int, ...]) -> np.ndarray:
+  """Where one of a few ids stands; for them, faster than np.isin."""
+  return functools.reduce(np.logical_or, (tokens == one for one in ids))

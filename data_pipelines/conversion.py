@@ -70,8 +70,8 @@ class Conversion:
       return item
     try:
       if 'turns' not in item.content and 'parts' not in item.content:
-        texts = authors.texts(item.content)
-        return _record(item, authors.compose(item.content, assets.template), {}, texts, assets)
+        document = authors.compose(item.content, assets.template)
+        return _record(item, document, {}, authors.texts(item.content), assets)
       entry = manifest.parse(item.content)
       return _Draft(item, entry, self._waves(entry, item))
     except ValueError as error:

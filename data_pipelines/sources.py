@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from data_pipelines import records
 from data_pipelines.items import Item, Place, Rejected
 from data_pipelines.reading import files, json_lines, json_list, parquet
-from data_pipelines.reading.found import EXCERPT, LIMIT, Found
+from data_pipelines.reading.found import EXCERPT, LIMIT, Cut, Found
 from ttt_jax import config as config_lib
 
 TASKS = {
@@ -123,7 +123,7 @@ def read(piece: Piece, limit: int = LIMIT) -> Iterator[Item | Rejected]:
   Raises:
     DataError: the file cannot be read any more.
   """
-  part = json_lines.Cut(piece.start, piece.end, piece.line, piece.number)
+  part = Cut(piece.start, piece.end, piece.line, piece.number)
   try:
     for found in _FORMS[piece.form].read(pathlib.Path(piece.path), part, limit):
       yield from _items(piece, found)

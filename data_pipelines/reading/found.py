@@ -1,4 +1,4 @@
-"""What the readers of the forms of files yield, and JSON as all of them read it."""
+"""What the readers of all forms of files take and yield, and how a record of JSON is read."""
 
 import json
 from typing import Any, NamedTuple
@@ -6,6 +6,21 @@ from typing import Any, NamedTuple
 LIMIT = 64 * 2**20  # bytes of the longest record that is read
 DEPTH = 100  # of lists and objects in one another
 EXCERPT = 200  # characters of what is rejected that are kept for people
+
+
+class Cut(NamedTuple):
+  """A part of a file that can be read by itself.
+
+  Attributes:
+    start, end: bytes, or of a table the groups of rows.
+    line: of its first record.
+    number: of its first record.
+  """
+
+  start: int
+  end: int
+  line: int
+  number: int
 
 
 class Found(NamedTuple):

@@ -2,27 +2,11 @@
 
 import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from data_pipelines.reading.found import Found, broken, found
+from data_pipelines.reading.found import Cut, Found, broken, found
 
-BOM = b'\xef\xbb\xbf'
+_BOM = b'\xef\xbb\xbf'
 _BLOCK = 2**20
-
-
-class Cut(NamedTuple):
-  """A part of a file that can be read by itself.
-
-  Attributes:
-    start, end: bytes, or of a table the groups of rows.
-    line: of its first record.
-    number: of its first record.
-  """
-
-  start: int
-  end: int
-  line: int
-  number: int
 
 
 def cut(path: pathlib.Path, size: int) -> Iterator[Cut]:
@@ -70,7 +54,7 @@ def read(path: pathlib.Path, part: Cut, limit: int) -> Iterator[Found]:
         return
       at += size
       if line == 1:
-        raw = raw.removeprefix(BOM)
+        raw = raw.removeprefix(_BOM)
       if long:
         reason = f'the line is {size} bytes long; a record may have {limit}'
         yield broken(line, line, reason, raw)

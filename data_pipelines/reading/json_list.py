@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from data_pipelines.reading.found import DEPTH, Found, broken, found
-from data_pipelines.reading.json_lines import Cut
+from data_pipelines.reading.found import DEPTH, Cut, Found, broken, found
 
 _BLOCK = 2**20
 _HEAD = 4096  # bytes

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines import records
-from data_pipelines.reading.found import EXCERPT, Found
-from data_pipelines.reading.json_lines import Cut
+from data_pipelines.reading.found import EXCERPT, Cut, Found
 
 # What a record may have; other columns are not read.
 COLUMNS = ('messages', 'conversations', 'prompt', 'response', 'text', 'turns', 'parts')
