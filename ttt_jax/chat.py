@@ -17,11 +17,34 @@ from ttt_jax import vocabulary as vocabulary_lib
 ROLES = ('system', 'user', 'assistant')
 
 
+# What is said: text, or its ids where these are to be as they are, or codes of the codec.
+Part = str | list[int] | np.ndarray
+
+
 class Turn(NamedTuple):
-  """One turn: `parts` alternate freely between text and codes (int [T]) of the codec."""
+  """One turn.
+
+  Attributes:
+    role: one of `ROLES`.
+    parts: text, ids of text, and codes (int [T]), in any order.
+  """
 
   role: str
-  parts: Sequence[str | np.ndarray]
+  parts: Sequence[Part]
+
+
+def check_order(roles: Sequence[str]) -> None:
+  """Raises ValueError if turns are out of order.
+
+  The order is a system's turn or none, and then users and assistants in turn, an assistant
+  last.
+  """
+  spoken = list(roles[1:] if roles and roles[0] == 'system' else roles)
+  if not spoken or spoken != ['user', 'assistant'] * (len(spoken) // 2):
+    raise ValueError(
+      f'its turns are out of order ({", ".join(roles[:12])}): a system may speak first, then '
+      'users and assistants speak in turn, an assistant last'
+    )
 
 
 class Document(NamedTuple):
@@ -65,7 +88,7 @@ class Template:
     """A whole conversation; the assistant's turns are the targets."""
     tokens, targets = [], []
     for turn in turns:
-      head, body = self.head(turn.role), self._body(turn)
+      head, body = self.head(turn.role), self.body(turn)
       tokens += head + body
       targets += [False] * len(head) + [turn.role == 'assistant'] * len(body)
     ids = np.array(tokens, np.int32)
@@ -73,7 +96,7 @@ class Template:
 
   def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
     """The conversation so far, int32 [n], up to where the assistant is to speak."""
-    tokens = [i for turn in turns for i in self.head(turn.role) + self._body(turn)]
+    tokens = [i for turn in turns for i in self.head(turn.role) + self.body(turn)]
     return np.array(tokens + self.head('assistant'), np.int32)
 
   def parts(self, tokens: np.ndarray) -> list[str | np.ndarray]:
@@ -104,22 +127,33 @@ class Template:
       raise ValueError(f'unknown role {role!r}: use one of {", ".join(ROLES)}')
     return [self.vocabulary.turn_start, *self.tokenizer.encode(role + '\n')]
 
-  def _body(self, turn: Turn) -> list[int]:
-    vocabulary = self.vocabulary
-    audio = [i for i, part in enumerate(turn.parts) if not isinstance(part, str)]
-    tokens = []
-    for i, part in enumerate(turn.parts):
+  def body(self, turn: Turn) -> list[int]:
+    """What follows the head of a turn."""
+    return self.said(turn.parts, turn.role == 'assistant') + self.tail
+
+  def said(self, parts: Sequence[Part], response: bool) -> list[int]:
+    """Ids of text and audio.
+
+    Args:
+      parts: what is said.
+      response: whether the model is to say it, so that the last span is of free length; what
+        a user gave has spans of one kind.
+    """
+    vocabulary, tokens = self.vocabulary, []
+    last = max((i for i, part in enumerate(parts) if isinstance(part, np.ndarray)), default=-1)
+    for i, part in enumerate(parts):
       if isinstance(part, str):
         tokens += self.tokenizer.encode(part)
-        continue
-      if turn.role != 'assistant':
-        begin, end = vocabulary.begin_audio, vocabulary.end_prompt
-      elif i == audio[-1]:
-        begin, end = vocabulary.begin_last, vocabulary.end_last
+      elif isinstance(part, list):
+        tokens += part
       else:
-        begin, end = vocabulary.begin_audio, vocabulary.end_inner
-      tokens += [begin, *vocabulary.from_codes(part).tolist(), end]
-    return [*tokens, *self.tail]
+        begin, end = vocabulary.begin_audio, vocabulary.end_prompt
+        if response and i == last:
+          begin, end = vocabulary.begin_last, vocabulary.end_last
+        elif response:
+          end = vocabulary.end_inner
+        tokens += [begin, *vocabulary.from_codes(part).tolist(), end]
+    return tokens
 
   @property
   def tail(self) -> list[int]:

@@ -25,19 +25,40 @@ def new(out: str | pathlib.Path, replaces: str | None = None) -> Iterator[pathli
     FolderError: `out` holds something else, or cannot be written.
   """
   out = pathlib.Path(out).absolute()
-  try:
-    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if used and not (replaces and (out / replaces).exists()):
-      raise FolderError(f'{out} holds something already: choose a new folder')
+  with writing(out):
+    refuse_used(out, replaces)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = pathlib.Path(tempfile.mkdtemp(prefix=f'{out.name}.partial.', dir=out.parent))
     try:
       staging.chmod(0o755)  # mkdtemp makes it for its owner alone
       yield staging
-      if out.exists():
-        shutil.rmtree(out)
-      staging.rename(out)
+      become(staging, out)
     finally:
       shutil.rmtree(staging, ignore_errors=True)
+
+
+def refuse_used(out: pathlib.Path, replaces: str | None = None) -> None:
+  """Raises FolderError if `new` would not write to `out`."""
+  used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+  if used and not (replaces and (out / replaces).exists()):
+    raise FolderError(f'{out} holds something already: choose a new folder')
+
+
+def become(staging: pathlib.Path, out: pathlib.Path) -> None:
+  """Puts the whole folder `staging` in the place of `out`."""
+  if out.exists():
+    shutil.rmtree(out)
+  staging.rename(out)
+
+
+@contextlib.contextmanager
+def writing(out: str | pathlib.Path) -> Iterator[None]:
+  """Names `out` where something in it or beside it cannot be written.
+
+  Raises:
+    FolderError: instead of an OSError.
+  """
+  try:
+    yield
   except OSError as error:
     raise FolderError(f'cannot write to {out}: {error}') from error

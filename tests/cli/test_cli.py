@@ -229,14 +229,3 @@ def test_a_run_goes_to_hugging_face_and_back_and_on(folder, tmp_path):
 def test_conversions_that_cannot_be_done_say_why(arguments, message):
   code, said = tool('convert', *arguments)
   assert code != 0 and message in said and 'Traceback' not in said
-
-
-def test_records_in_the_authors_format_become_a_data_set(folder, tmp_path):
-  path, out = tmp_path / 'records.jsonl', tmp_path / 'data'
-  path.write_text('{"prompt": "one", "response": "two<|begin_of_quad|>"}\n')
-  arguments = ('prepare', f'--source={path}', f'--checkpoint={folder / "run"}', f'--out={out}')
-  code, said = tool(*arguments)
-  assert code != 0 and 'records.jsonl:0: a begin token is followed by no audio' in said
-  path.write_text('{"prompt": "one", "response": "two"}\n{"text": "three plus one"}\n')
-  code, said = tool(*arguments)
-  assert code == 0 and f'{out}: 2 records' in said

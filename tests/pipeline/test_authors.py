@@ -18,6 +18,10 @@ CONVERSATION = {
 }
 
 
+def said(*roles):
+  return {'messages': [{'role': role, 'content': 'x'} for role in roles]}
+
+
 def test_a_conversation_is_what_the_template_makes_of_it(assets):
   document = authors.document('a', CONVERSATION, assets.template)
   wanted = assets.template.document(
@@ -72,6 +76,33 @@ def test_all_of_an_interleaved_text_is_a_target(assets):
     ({'text': 'a<|begin_of_audio|><|audio_1|>b'}, 'must end by one end token'),
     ({'text': '<|begin_of_audio|><|audio_1|><|end_of_audio|><|audio_2|>'}, 'must end by one'),
     ({'text': 'a<|begin_of_audio|>b'}, 'followed by no audio'),
+    ({'text': 'a<|begin_of_audio|><|end_of_audio|>'}, 'has no codes'),
+    (
+      {'text': 'a<|begin_of_audio|><|audio_1|><|end_of_audio_span_last|>'},
+      'go with each other',
+    ),
+    ({'text': 'a<|begin_of_quad|><|audio_1|><|end_of_audio_new|>'}, 'go with each other'),
+    ({'text': 'a<|begin_of_quad|><|audio_1|><|end_of_audio|>'}, 'go with each other'),
+    ({'text': 'a<|audio_007|>'}, 'audio_007.> is not a token that may stand'),
+    ({'text': 'a<|audio_x|>'}, 'audio_x.> is no whole or no known token of audio'),
+    ({'text': 'a<|audio_12'}, 'audio_12 is no whole or no known token'),
+    ({'text': 'a<|audio_\u0663|>'}, 'is no whole or no known token'),
+    ({'text': 'a<|begin_of_sound|>b'}, 'begin_of_sound.> is no whole or no known'),
+    ({'text': 'a<|end_of_audio'}, 'end_of_audio is no whole or no known'),
+    ({'text': ' \n'}, 'the text is empty'),
+    ({'prompt': '', 'response': 'x'}, 'the turn of the user is empty'),
+    ({'prompt': 'x', 'response': ' '}, 'the turn of the assistant is empty'),
+    ({'messages': [{'role': 'user', 'content': 'x'}]}, 'out of order .user.: a system may'),
+    (said('assistant', 'user'), 'out of order .assistant, user.'),
+    (said('user', 'user', 'assistant'), 'out of order'),
+    (said('user', 'system', 'assistant'), 'out of order'),
+    (said('system', 'system', 'user', 'assistant'), 'out of order'),
+    (said('system', 'assistant'), 'out of order'),
+    (said('user', 'assistant', 'user'), 'out of order'),
+    (said('system'), 'out of order'),
+    ({'messages': {'role': 'user', 'content': 'x'}}, 'has no turns'),
+    ({'messages': [['user', 'x']]}, "needs the texts 'role' and 'content'"),
+    ({'messages': [{'role': 'user', 'content': ['x']}]}, "needs the texts 'role'"),
   ],
 )
 def test_bad_records_are_named(assets, content, said):

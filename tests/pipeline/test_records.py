@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines import records
+from data_pipelines import records, shards
 from data_pipelines.records import DataError, Record, Source
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, folders
@@ -63,7 +63,7 @@ def test_contradicting_records_are_refused(assets, documents, tmp_path):
 
 def test_another_codec_is_refused_with_both_names(assets, documents, tmp_path):
   write(tmp_path / 'data', assets, documents[:2])
-  path = tmp_path / 'data' / 'records' / records.VERSION / 'metadata.json'
+  path = tmp_path / 'data' / 'records' / shards.VERSION / 'metadata.json'
   metadata = json.loads(path.read_text())
   path.write_text(json.dumps(metadata | {'codec': 'deadbeef'}))
   with pytest.raises(assets_lib.AssetError, match=f'deadbeef.*{assets.codec.fingerprint}'):

@@ -1,0 +1,63 @@
+"""The authors' list of what to train on.
+
+    [{"path": "asr/*.json", "sample_ratio": 0.5, "data_type": "IT", "task": "transcribe"}, ...]
+
+`task` is ours and may be left out, as may all but the path.
+"""
+
+import json
+import math
+import pathlib
+from typing import Any
+
+from data_pipelines import records, sources
+from ttt_jax import config as config_lib
+
+_KEYS = ('path', 'sample_ratio', 'data_type', 'task')
+
+
+def read_data_config(
+  path: str | pathlib.Path, root: str | pathlib.Path | None = None
+) -> list[sources.Source]:
+  """The sources that a data config lists.
+
+  Args:
+    path: of the config, a JSON list of objects.
+    root: what its paths are relative to and may not leave; by default its folder.
+
+  Raises:
+    DataError: it cannot be read, or an entry has an unknown key or a value of another kind.
+  """
+  path = pathlib.Path(path)
+  root = str(path.parent if root is None else root)
+  try:
+    entries = json.loads(path.read_text(encoding='utf-8-sig'))
+  except (OSError, ValueError, RecursionError) as error:
+    raise records.DataError(f'{path}: no data config ({error})') from error
+  if not isinstance(entries, list) or not entries:
+    raise records.DataError(f'{path}: a data config is a JSON list with an object a source')
+  out = []
+  for number, entry in enumerate(entries, 1):
+    try:
+      out.append(_source(entry, root))
+    except ValueError as error:
+      raise records.DataError(f'{path}: entry {number}: {error}') from error
+  return out
+
+
+def _source(entry: Any, root: str) -> sources.Source:
+  if not isinstance(entry, dict):
+    raise ValueError(f'must be an object, not {entry!r:.80}')
+  for key in entry:
+    if key not in _KEYS:
+      raise ValueError(f'no such key: {key!r:.80}{config_lib.nearest(key, list(_KEYS))}')
+  path, ratio = entry.get('path'), entry.get('sample_ratio', 1)
+  if not isinstance(path, str) or not path:
+    raise ValueError(f'"path" must be a text, not {path!r:.80}')
+  number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+  if not number or not 0 <= ratio < math.inf:
+    raise ValueError(f'"sample_ratio" must be a number from 0, not {ratio!r:.80}')
+  data_type, task = entry.get('data_type', ''), entry.get('task', '')
+  if data_type not in ('', 'IT', 'PT'):
+    raise ValueError(f'"data_type" must be "IT" (turns) or "PT" (text), not {data_type!r:.80}')
+  return sources.Source(path, float(ratio), data_type, sources.check_task(task), root)
