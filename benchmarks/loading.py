@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
   config = config_lib.from_config_dict(ttt_7b.get_config())
   with tempfile.TemporaryDirectory() as folder:
     source = write(pathlib.Path(folder, 'data'), count)
-    stream = rows.Rows(source, config.data, config.mask, config.objective, _SEED)
+    stream = rows.Rows([source], config.data, config.mask, config.objective, _SEED)
     some = [formula.measured(batch) for batch in itertools.islice(when_wanted(stream), 8)]
     like = formula.mean(some)
     print('rows: ' + ', '.join(f'{name} {value:.4g}' for name, value in like._asdict().items()))
