@@ -12,8 +12,8 @@ import numpy as np
 from data_pipelines import plan as plan_lib
 from data_pipelines import records
 from ttt_jax import batch as batch_lib
+from ttt_jax import chat, mask
 from ttt_jax import config as config_lib
-from ttt_jax import mask
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import corruption
 
@@ -50,9 +50,18 @@ class Rows:
 
   def __getitem__(self, index: int) -> batch_lib.Batch:
     """Row `index`, its arrays `[L]` and scalars."""
+    objective, vocabulary = self._objective, self._vocabulary
+    pairs = [
+      (document, corruption.corrupt(document, draws, objective, vocabulary))
+      for document, draws in self.read(index)
+    ]
+    return pack(pairs, self._data.row_length, self._mask, objective, vocabulary)
+
+  def read(self, index: int) -> list[tuple[chat.Document, corruption.Draws]]:
+    """The documents of row `index`, cut as planned, and what chance decides about each."""
     number, row = self.plan.locate(index)
     window = self.plan.window(number)
-    documents = []
+    out = []
     for at in range(window.offsets[row], window.offsets[row + 1]):
       which, place = int(window.sets[at]), int(window.places[at])
       document = self._documents[which][int(window.records[at])]
@@ -60,13 +69,12 @@ class Rows:
         document = corruption.truncate(document, window.cuts[at])
       # Neighbours get far times: any stretch of the stream covers [0, 1] evenly.
       time = (self._time + (window.first + at) * _GOLDEN) % 1
-      draws = self._draw(which, place, document, time)
-      corrupted = corruption.corrupt(document, draws, self._objective, self._vocabulary)
-      documents.append((document, corrupted))
-    row_length = self._data.row_length
-    return pack(documents, row_length, self._mask, self._objective, self._vocabulary)
+      out.append((document, self._draw(which, place, document, time)))
+    return out
 
-  def _draw(self, which: int, place: int, document, time: float) -> corruption.Draws:
+  def _draw(
+    self, which: int, place: int, document: chat.Document, time: float
+  ) -> corruption.Draws:
     """What chance decides about the document at `place` of the sequence of a data set."""
     philox = np.random.Philox(key=self._keys[which], counter=[0, place, 0, 0])
     rng = np.random.Generator(philox)
