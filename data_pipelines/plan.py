@@ -88,9 +88,9 @@ class Deck:
     return len(self._fitting)
 
   @property
-  def tokens(self) -> int:
-    """Tokens of an epoch, if no record is cut."""
-    return int(self._shapes[0].sum(dtype=np.int64))
+  def mean(self) -> float:
+    """Tokens of a record, if none is cut."""
+    return float(self._shapes[0].mean())
 
   def deal(self, first: int, last: int) -> Dealt:
     """The records at the places `first`, ..., `last - 1` of the sequence."""
@@ -182,7 +182,8 @@ class Plan:
       mixture.Change(step * data.batch_size, tuple(map(Fraction, weights)))
       for step, weights in data.changes
     ]
-    self._course = mixture.Course(self.window_size, mixture.shares(data, sizes), changes)
+    self._shares = mixture.shares(data, sizes)
+    self._course = mixture.Course(self.window_size, self._shares, changes)
     self._capacity, self._seed = data.row_length, seed
     self._directory = sources[0].directory
     self._depends = [packing.VERSION, [source.fingerprint for source in sources], seed]
@@ -217,6 +218,18 @@ class Plan:
           self._windows.pop(next(iter(self._windows)))
         self._windows[number] = self._make(number, self._course)
       return self._windows[number]
+
+  def epochs(self) -> list[tuple[float, float]]:
+    """For each data set its share of the records, and about how many rows an epoch of it takes.
+
+    By the weights at first, and as if no record were cut; without end for a set at rest.
+    """
+    shares = [float(share / sum(self._shares)) for share in self._shares]
+    tokens = sum(share * deck.mean for share, deck in zip(shares, self.decks))  # of a record
+    return [
+      (share, len(deck) / share * tokens / self._capacity if share else float('inf'))
+      for share, deck in zip(shares, self.decks)
+    ]
 
   def counts(self, window: int) -> tuple[int, ...]:
     """Records that each data set has given before `window`."""

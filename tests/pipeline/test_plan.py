@@ -223,6 +223,17 @@ def test_what_is_dealt_does_not_depend_on_the_stretch(folder, first, skip, size)
     np.testing.assert_array_equal(a[skip:], b)
 
 
+def test_epochs_take_about_the_rows_that_are_said(folder):
+  settings = {'data__window': 200, 'data__weights': (3.0, 1.0, 0.0), 'objective__sst': 0.0}
+  plan = plan_of(folder, [300, 200, 9], data__row_length=640, **settings)
+  for deck, which, (share, said) in zip(plan.decks, range(2), plan.epochs()):
+    assert share == (0.75, 0.25)[which]
+    windows = round(len(deck) / share / 200)
+    taken = sum(len(plan.window(number)) for number in range(windows))
+    assert taken == pytest.approx(said, rel=0.1)
+  assert plan.epochs()[2] == (0.0, float('inf'))
+
+
 def test_data_sets_that_fit_nothing_are_named(folder):
   with pytest.raises(
     records.DataError, match="none of the 30 records of 'train' .*row_length=4"

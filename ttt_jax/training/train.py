@@ -2,6 +2,8 @@
 
 import pathlib
 
+from absl import logging
+
 from data_pipelines import loader, mixture, rows
 from ttt_jax import config as config_lib
 from ttt_jax.training import loop, state
@@ -20,6 +22,14 @@ def train(
   data = config.data
   sources = mixture.open_all(data)
   stream = rows.Rows(sources, data, config.mask, config.objective, config.seed)
+  for source, deck, about in zip(sources, stream.plan.decks, stream.plan.epochs()):
+    logging.info(
+      '%s: %d records, %.1f %% of all that come, once in about %.0f steps',
+      source.directory,
+      len(deck),
+      100 * about[0],
+      about[1] / data.batch_size,
+    )
 
   def batches(start: int, part: int, parts: int):
     return loader.batches(
