@@ -123,7 +123,7 @@ def shares(source: records.Source, config: config_lib.Config, number: int) -> di
   drawn, possible = (
     [(stream[index].weights > 0).mean() for index in range(number)]
     for stream in (
-      rows.Rows(source, config.data, config.mask, objective, config.seed)
+      rows.Rows([source], config.data, config.mask, objective, config.seed)
       for objective in (config.objective, all_masked)
     )
   )
@@ -141,7 +141,7 @@ def of_step(
 ) -> dict[str, float]:
   """The quickstart's training step with the project's loss, as a ratio to all logits."""
   vocabulary = source.assets.vocabulary
-  stream = rows.Rows(source, config.data, config.mask, config.objective, config.seed)
+  stream = rows.Rows([source], config.data, config.mask, config.objective, config.seed)
   batches = list(loader.batches(stream, config.data.batch_size, 4))
   model = transformer.Transformer(config.model, vocabulary.size)
   rule = optimizer.make(config.optimizer, config.train.steps)

@@ -62,9 +62,10 @@ def packed_rows(length: int, documents: float, streams: int, records: int = 48):
   rng = np.random.default_rng(_SEED)
   sizes = rng.lognormal(np.log(length / documents) - 0.18, 0.6, records)
   made = [_document(rng, int(size), streams) for size in np.minimum(sizes, length)]
-  plan = packing.plan(np.array([len(d[0]) for d in made]), length, records, rng)
+  made = [document for document in made if len(document[0]) <= length]
+  packed = packing.pack(np.array([len(d[0]) for d in made]), length, rng)
   start, end = [], []
-  for row in np.split(plan.records, plan.offsets[1:-1]):
+  for row in np.split(packed.items, packed.offsets[1:-1]):
     edges = np.zeros((2, streams, length), np.int32)
     at = 0
     for document in row:

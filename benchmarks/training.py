@@ -96,9 +96,9 @@ def documents(count: int, mean: float, most: int, vocabulary) -> list[dict[str, 
 def packed(chosen: list[dict], length: int, rows: int) -> list[batch_lib.Batch]:
   """Whole batches of packed rows, as many as the documents fill."""
   sizes = np.array([len(d['inputs']) for d in chosen])
-  plan = packing.plan(sizes, length, len(chosen), np.random.default_rng(_SEED))
+  plan = packing.pack(sizes, length, np.random.default_rng(_SEED))
   made = []
-  for documents_of_row in np.split(plan.records, plan.offsets[1:-1]):
+  for documents_of_row in np.split(plan.items, plan.offsets[1:-1]):
     row, at = batch_lib.empty(length), 0
     for number in documents_of_row:
       document = chosen[number]

@@ -13,12 +13,20 @@ def get_config() -> ml_collections.ConfigDict:
   c.seed = 0  # everything random follows from it
 
   c.data = d = ml_collections.ConfigDict()
-  d.directory = ''  # data set of records, as the builders write it; needed
+  # Data set of records, as the builders write it, or several with commas between; needed.
+  d.directory = ''
   d.split = 'train'
+  # Shares of records that several data sets have, such as (3.0, 1.0). (): in proportion to
+  # size^(1 / temperature); with temperature 1.0 each record comes once an epoch.
+  d.weights = ()
+  d.temperature = 1.0
+  # Other weights from a step on, such as ((5000, (1.0, 1.0)),). May be added to a run.
+  d.changes = ()
   d.row_length = 256  # positions of a packed row
   d.batch_size = 16  # rows of a global batch
   d.window = 8192  # records that are packed together
   d.threads = 2  # that make rows ahead of the step, in each process
+  d.workers = 0  # processes that do so beside each process, with such threads; 0: none
 
   c.mask = m = ml_collections.ConfigDict()
   # What a span's tokens see: 'span' all of it, 'block' up to the end of their block. In

@@ -1,7 +1,7 @@
 """Global batches by step: batch = f(config, seed, step), for any number of processes.
 
 A grain MapDataset serves rows by number, so a run resumes from its step alone, and another
-number of processes or threads changes nothing in the stream of global batches.
+number of processes, threads or workers changes nothing in the stream of global batches.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,10 @@ import grain
 
 from data_pipelines import rows as rows_lib
 from ttt_jax import batch as batch_lib
+
+
+class WorkerError(RuntimeError):
+  """A process that makes batches has died, for want of memory most likely."""
 
 
 class _LocalRows:
@@ -37,6 +41,7 @@ def batches(
   process: int = 0,
   processes: int = 1,
   threads: int = 1,
+  workers: int = 0,
 ) -> Iterator[batch_lib.Batch]:
   """Yields this process's slice of the global batches `start`, ..., `steps - 1`.
 
@@ -48,9 +53,12 @@ def batches(
     process: which part of each batch is wanted.
     processes: how many parts there are; must divide `batch_size`.
     threads: make rows ahead of their use.
+    workers: processes that make batches ahead of their use, with so many threads each; 0
+      leaves it to threads of this process. They need absl's flags to be parsed.
 
   Raises:
     ValueError: `batch_size` cannot be divided.
+    WorkerError: a worker has died.
   """
   if batch_size % processes:
     raise ValueError(f'data.batch_size={batch_size} is no multiple of {processes} processes')
@@ -59,5 +67,20 @@ def batches(
   dataset = grain.MapDataset.source(source).slice(slice(start * local, None))
   ahead = max(4, 2 * threads)  # batches
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-  for stacked in dataset.batch(local, drop_remainder=True).to_iter_dataset(options):
-    yield batch_lib.Batch(*stacked)
+  made = dataset.batch(local, drop_remainder=True).to_iter_dataset(options)
+  if workers:
+    rows.plan.locate(start * batch_size)  # here, so that not each of them does it
+    made = made.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2))
+  iterator = iter(made)
+  try:
+    for stacked in iterator:
+      yield batch_lib.Batch(*stacked)
+  except RuntimeError as error:
+    if 'terminated unexpectedly' not in str(error):
+      raise
+    raise WorkerError(
+      f'one of the {workers} processes that make batches (data.workers) has died: {error}'
+    ) from error
+  finally:
+    if workers:
+      iterator.close()

@@ -1,35 +1,35 @@
 """Rows of packed, corrupted documents: row = f(config, seed, index), and nothing else.
 
-An epoch visits every record once, in an order and with truncations drawn from (seed,
-epoch); its rows are planned ahead. The rows of all epochs follow one another in one endless
-list, so that a row has one number, whoever asks for it and when.
+The rows are numbered from the first of the run to the last, so that whoever asks for one,
+and when, gets the same. What chance decides about a document follows from its place in the
+sequence of its data set, which is one of a record and an epoch.
 """
 
-import bisect
-import threading
+from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
-from data_pipelines import cache, packing, records
+from data_pipelines import plan as plan_lib
+from data_pipelines import records
 from ttt_jax import batch as batch_lib
+from ttt_jax import chat, mask
 from ttt_jax import config as config_lib
-from ttt_jax import mask
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import corruption
-
-# Purposes of random numbers: part of the seed, so that none repeats another's draws.
-_ORDER, _TRUNCATION, _TIME, _DOCUMENT = range(4)
 
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 class Rows:
-  """The endless list of rows of one split."""
+  """The endless list of rows of one or several data sets.
+
+  Attributes:
+    plan: which records each row holds.
+  """
 
   def __init__(
     self,
-    source: records.Source,
+    sources: Sequence[records.Source],
     data: config_lib.Data,
     mask_config: config_lib.Mask,
     objective: config_lib.Objective,
@@ -38,107 +38,56 @@ class Rows:
     """Opens the list; plans nothing yet.
 
     Raises:
-      DataError: no record fits into a row.
+      DataError: none of the records of a data set fits into a row.
     """
-    self._source, self._data, self._mask = source, data, mask_config
-    self._objective, self._seed = objective, seed
-    self._epochs: dict[int, tuple[packing.Rows, np.ndarray]] = {}  # the latest few
-    self._ends: list[int] = []  # ends[e]: rows of epochs 0 ... e
-    self._lock = threading.RLock()  # rows are made by several threads
-    lengths = source.shapes.lengths
-    self.too_long = int((lengths > data.row_length).sum())
-    if self.too_long == len(lengths):
-      raise records.DataError(
-        f'{source.directory}: none of the {len(lengths)} records of {source.split!r} fits '
-        f'into data.row_length={data.row_length} tokens'
-      )
-    if self.too_long:
-      logging.warning(
-        '%s: %d of %d records are longer than data.row_length=%d and are left out (longest %d)',
-        source.directory,
-        self.too_long,
-        len(lengths),
-        data.row_length,
-        lengths.max(),
-      )
-
-  def plan(self, epoch: int) -> packing.Rows:
-    """The rows of one epoch, as record numbers."""
-    return self._epoch(epoch)[0]
-
-  def locate(self, index: int) -> tuple[int, int]:
-    """Epoch, and row within it, of row `index` of the endless list."""
-    with self._lock:
-      while not self._ends or self._ends[-1] <= index:
-        before = self._ends[-1] if self._ends else 0
-        self._ends.append(before + len(self.plan(len(self._ends))))
-      epoch = bisect.bisect_right(self._ends, index)
-      return epoch, index - (self._ends[epoch - 1] if epoch else 0)
+    self.plan = plan_lib.Plan(sources, data, objective, seed)
+    self._documents = [source.documents for source in sources]
+    self._vocabulary = sources[0].assets.vocabulary
+    self._data, self._mask, self._objective = data, mask_config, objective
+    numbers = range(len(sources))
+    self._keys = [plan_lib.key(plan_lib.DOCUMENT, seed, number) for number in numbers]
+    self._time = np.random.default_rng([seed, plan_lib.TIME, 0, 0]).random()
 
   def __getitem__(self, index: int) -> batch_lib.Batch:
     """Row `index`, its arrays `[L]` and scalars."""
-    epoch, row = self.locate(index)
-    plan, cut = self._epoch(epoch)
-    first, last = plan.offsets[row : row + 2]
-    offset = np.random.default_rng([self._seed, epoch, _TIME]).random()
-    vocabulary, documents = self._source.assets.vocabulary, []
-    for place in range(first, last):
-      number = int(plan.records[place])
-      document = self._source[number].document
-      if cut[number]:
-        document = corruption.truncate(document, cut[number])
-      # Neighbours in the plan get far times: any stretch of it covers [0, 1] evenly.
-      time = (offset + place * _GOLDEN) % 1
-      draws = self._draw(epoch, number, document, time)
-      corrupted = corruption.corrupt(document, draws, self._objective, vocabulary)
-      documents.append((document, corrupted))
-    return pack(documents, self._data.row_length, self._mask, self._objective, vocabulary)
+    objective, vocabulary = self._objective, self._vocabulary
+    pairs = [
+      (document, corruption.corrupt(document, draws, objective, vocabulary))
+      for document, draws in self.read(index)
+    ]
+    return pack(pairs, self._data.row_length, self._mask, objective, vocabulary)
 
-  def _epoch(self, epoch: int) -> tuple[packing.Rows, np.ndarray]:
-    """The plan of an epoch, and the length to which each record is cut in it (0: whole)."""
-    with self._lock:
-      if epoch not in self._epochs:
-        if len(self._epochs) > 3:
-          self._epochs.pop(next(iter(self._epochs)))
-        self._epochs[epoch] = self._plan_epoch(epoch)
-      return self._epochs[epoch]
+  def read(self, index: int) -> list[tuple[chat.Document, corruption.Draws]]:
+    """The documents of row `index`, cut as planned, and what chance decides about each."""
+    number, row = self.plan.locate(index)
+    window = self.plan.window(number)
+    out = []
+    for at in range(window.offsets[row], window.offsets[row + 1]):
+      which, place = int(window.sets[at]), int(window.places[at])
+      document = self._documents[which][int(window.records[at])]
+      if window.cuts[at]:
+        document = corruption.truncate(document, window.cuts[at])
+      # Neighbours get far times: any stretch of the stream covers [0, 1] evenly.
+      time = (self._time + (window.first + at) * _GOLDEN) % 1
+      out.append((document, self._draw(which, place, document, time)))
+    return out
 
-  def _plan_epoch(self, epoch: int) -> tuple[packing.Rows, np.ndarray]:
-    shapes, data = self._source.shapes, self._data
-    rng = np.random.default_rng([self._seed, epoch, _TRUNCATION])
-    draws = rng.random((len(shapes.lengths), 2))
-    cut = corruption.truncated_length(
-      shapes.last_start, shapes.last_codes, draws, self._objective
-    )
-    # A record that is too long is left out even in the epochs in which it would be cut.
-    fits = shapes.lengths <= data.row_length
-    lengths = np.where((cut > 0) & fits, cut, shapes.lengths)
-
-    def make():
-      order = np.random.default_rng([self._seed, epoch, _ORDER])
-      return packing.plan(lengths, data.row_length, data.window, order)._asdict()
-
-    objective = self._objective
-    depends = [packing.VERSION, self._source.fingerprint, self._seed, epoch, data.row_length]
-    depends += [data.window, objective.sst, objective.sst_range, objective.sst_above]
-    arrays = cache.cached(self._source.directory, 'plan', depends, make)
-    return packing.Rows(**arrays), cut
-
-  def _draw(self, epoch, number, document, time) -> corruption.Draws:
-    rng = np.random.default_rng([self._seed, epoch, _DOCUMENT, number])
-    banom, ppm = rng.random(2)
+  def _draw(
+    self, which: int, place: int, document: chat.Document, time: float
+  ) -> corruption.Draws:
+    """What chance decides about the document at `place` of the sequence of a data set."""
+    philox = np.random.Philox(key=self._keys[which], counter=[0, place, 0, 0])
+    rng = np.random.Generator(philox)
+    banom, ppm, kept, dropped = rng.random(4)
     spans = int(document.responses.sum())
-    keep = int(rng.integers(spans)) if spans else 0
-    uniforms = rng.random(len(document.tokens))
-    dropped = rng.random() < self._objective.condition_dropout
     clean = banom < self._objective.banom
     return corruption.Draws(
       time=time,
-      uniforms=uniforms,
+      uniforms=rng.random(len(document.tokens)),
       banom=clean,
-      keep=keep if ppm < self._objective.ppm else 0,
+      keep=int(kept * spans) if ppm < self._objective.ppm else 0,
       # Without its condition a document trains audio alone: it must have some to train.
-      dropped=dropped and not clean and spans > 0,
+      dropped=dropped < self._objective.condition_dropout and not clean and spans > 0,
     )
 
 

@@ -3,6 +3,8 @@ import json
 import pathlib
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from configs import base, tiny
 from ttt_jax import config as config_lib
@@ -41,6 +43,15 @@ def test_missing_key_is_named():
     ('train.steps', 0),
     ('train.steps', '10'),
     ('train.steps', True),
+    ('data.weights', (1.0, 2.0)),
+    ('data.weights', '1.0'),
+    ('data.weights', (0.0, 0.0, 0.0)),
+    ('data.weights', (1.0, -1.0, 1.0)),
+    ('data.weights', (1.0, float('nan'), 1.0)),
+    ('data.temperature', 0.0),
+    ('data.changes', ((0, (1.0, 1.0, 1.0)),)),
+    ('data.changes', ((5, (1.0, 1.0, 1.0)), (5, (1.0, 2.0, 1.0)))),
+    ('data.workers', -1),
     ('objective.ppm', 1.5),
     ('objective.condition_dropout', -0.1),
     ('objective.schedule', 'linnear'),
@@ -70,10 +81,36 @@ def test_missing_key_is_named():
 )
 def test_impossible_values_name_their_key(key, value):
   values = base.get_config().to_dict()
+  values['data']['directory'] = 'a,b,c'
   part, name = key.split('.')
   values[part][name] = value
   with pytest.raises(ConfigError, match=f'config.{key} is '):
     from_config_dict(values)
+
+
+@pytest.mark.parametrize(
+  'changes,said',
+  [(((5, (1.0, 2.0)),), 'is .1.0, 2.0., but must be 3 weights'), (((5,),), '2 values')],
+)
+def test_changes_of_weights_are_of_all_data_sets(changes, said):
+  values = base.get_config().to_dict()
+  values['data'] |= {'directory': 'a,b,c', 'changes': changes}
+  with pytest.raises(ConfigError, match=f'config.data.changes .*{said}'):
+    from_config_dict(values)
+
+
+def test_data_sets_are_set_on_the_command_line_and_kept(monkeypatch):
+  words = ('directory=a/x, b', 'weights=(3, 1.5)', 'changes=((5000, (1, 1)), (9000, (0, 1.0)))')
+  command = ['ttt-train', f'--config={ROOT / "configs/tiny.py"}']
+  command += [f'--config.data.{word}' for word in words]
+  monkeypatch.setattr('sys.argv', command)  # where ml_collections looks for keys
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values)
+  values(command)
+  config = from_config_dict(values.config)
+  assert config.data.directories == ['a/x', 'b'] and config.data.weights == (3.0, 1.5)
+  assert config.data.changes == ((5000, (1.0, 1.0)), (9000, (0.0, 1.0)))
+  assert from_config_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_a_threshold_needs_the_order_of_confidence():

@@ -212,7 +212,8 @@ def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
   """Refuses a folder that holds another run: other batches, or another network.
 
   What may change from one start of a run to the next is how long it trains, how it is
-  computed and laid on devices, how it decodes, and the rates of its optimizer.
+  computed and laid on devices, how it decodes, the rates of its optimizer, and the weights
+  of its data sets in the steps to come.
 
   Raises:
     CheckpointError: names the first setting that differs.
@@ -222,14 +223,25 @@ def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
   if not pathlib.Path(workdir, CONFIG).exists():
     return
   old = _read(workdir)
-  free = ['data.directory', 'data.threads']
+  free = ['data.directory', 'data.threads', 'data.workers']
   free += [f'model.{key}' for key in config_lib.HOW_COMPUTED]
   fixed = ('vocabulary', 'seed', 'data', 'mask', 'objective', 'model', 'train.freeze')
   for name, was, now in _differences(old, described):
+    if name == 'data.changes' and _until(workdir, was) == _until(workdir, now):
+      continue
     if (name in fixed or name.split('.')[0] in fixed) and name not in free:
       raise CheckpointError(
         f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'
       )
+
+
+def _until(workdir: str | pathlib.Path, changes: list) -> list:
+  """Of changes that begin with a step, those of steps that the run in `workdir` has done."""
+  try:
+    done = latest(workdir)
+  except CheckpointError:
+    return []
+  return [change for change in changes if change[0] < done]
 
 
 def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:

@@ -40,13 +40,36 @@ class Data:
 
   directory: str
   split: str
+  weights: tuple[float, ...]
+  temperature: float
+  changes: tuple[tuple[int, tuple[float, ...]], ...]
   row_length: int
   batch_size: int
   window: int
   threads: int
+  workers: int
 
   def __post_init__(self):
-    _positive('data', self, 'row_length', 'batch_size', 'window', 'threads')
+    _positive('data', self, 'temperature', 'row_length', 'batch_size', 'window', 'threads')
+    _require(self.workers >= 0, 'data.workers', self.workers, 'at least 0')
+    if self.weights:
+      self._check_weights('data.weights', self.weights)
+    for _, weights in self.changes:
+      self._check_weights('data.changes', weights)
+    steps = [0, *(step for step, _ in self.changes)]
+    rising = all(before < step for before, step in zip(steps, steps[1:]))
+    _require(rising, 'data.changes', self.changes, 'in the order of their steps, from 1 on')
+
+  def _check_weights(self, key: str, weights: tuple[float, ...]) -> None:
+    sets = len(self.directories)
+    fits = len(weights) == sets and min(weights) >= 0 and 0 < sum(weights) < float('inf')
+    what = f'{sets} weights, one for each folder of data.directory, and not all of them 0'
+    _require(fits, key, weights, what)
+
+  @property
+  def directories(self) -> list[str]:
+    """The folders of the data sets."""
+    return [name.strip() for name in self.directory.split(',') if name.strip()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +337,11 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
 def _convert(value: Any, kind: Any, key: str) -> Any:
   if isinstance(kind, types.GenericAlias):
     parts = kind.__args__
-    ok = isinstance(value, (tuple, list)) and len(value) == len(parts)
+    ok = isinstance(value, (tuple, list))
+    if parts[-1] is Ellipsis:
+      _require(ok, key, value, 'a tuple')
+      return tuple(_convert(v, parts[0], key) for v in value)
+    ok = ok and len(value) == len(parts)
     _require(ok, key, value, f'{len(parts)} values')
     return tuple(_convert(v, part, key) for v, part in zip(value, parts))
   if kind is float and isinstance(value, int) and not isinstance(value, bool):

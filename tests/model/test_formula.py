@@ -11,7 +11,7 @@ from ttt_jax.model import formula, transformer
 @pytest.fixture(scope='module')
 def batch(source):
   config = make_config()
-  made = rows.Rows(source, config.data, config.mask, config.objective, 0)
+  made = rows.Rows([source], config.data, config.mask, config.objective, 0)
   (batch,) = loader.batches(made, config.data.batch_size, 1)
   # Half of a row is made padding, so that it shows whether that costs.
   for name in ('kv_start', 'kv_end', 'weights'):

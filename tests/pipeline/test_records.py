@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -25,6 +26,18 @@ def test_records_come_back_whole(source, documents):
     for mine, wanted in zip(got.document, document):
       np.testing.assert_array_equal(mine, wanted)
     assert got.about == {'task': 'speak', 'text': 'one'}
+
+
+def test_documents_are_those_of_the_records(source):
+  copied = pickle.loads(pickle.dumps(source.documents))
+  assert len(copied) == len(source)
+  for index in range(len(source)):
+    for mine, also, wanted in zip(
+      source.documents[index], copied[index], source[index].document
+    ):
+      assert mine.dtype == wanted.dtype
+      np.testing.assert_array_equal(mine, wanted)
+      np.testing.assert_array_equal(also, wanted)
 
 
 def test_shapes_tell_what_planning_needs(source):

@@ -1,28 +1,39 @@
 import concurrent.futures
-import dataclasses
+import multiprocessing
 
 import numpy as np
 import pytest
 from conftest import make_config
 
-from data_pipelines import loader, records, rows
+from data_pipelines import loader, mixture, records, rows
 from ttt_jax import batch as batch_lib
 from ttt_jax import mask
 
 
 def stream(source, seed=0, **changes):
   config = make_config(**changes)
-  return rows.Rows(source, config.data, config.mask, config.objective, seed)
+  return rows.Rows([source], config.data, config.mask, config.objective, seed)
+
+
+def mixed(toy_data, **changes):
+  """Two data sets, of which the second is the first once more."""
+  config = make_config(data__directory=f'{toy_data},{toy_data}', data__window=20, **changes)
+  sources = mixture.open_all(config.data)
+  return rows.Rows(sources, config.data, config.mask, config.objective, 0)
 
 
 def take(iterator, count):
   return [next(iterator) for _ in range(count)]
 
 
+def equal(batch, other):
+  return all(np.array_equal(a, b) for a, b in zip(batch, other))
+
+
 def test_documents_do_not_see_each_other_and_nothing_is_lost(source, documents):
   made = stream(source, objective__sst=0.0, objective__banom=1.0)
   found = []
-  for index in range(len(made.plan(0))):
+  for index in range(len(made.plan.window(0))):  # an epoch, since it is shorter than a window
     row = made[index]
     batch_lib.check(batch_lib.Batch(*(np.asarray(x)[None] for x in row)), 10**6)
     for start in np.flatnonzero((row.positions == 0) & (row.kv_end > row.kv_start)):
@@ -33,7 +44,7 @@ def test_documents_do_not_see_each_other_and_nothing_is_lost(source, documents):
       assert row.kv_end[inside].max() == start + size
   fitting = [d for d in documents if len(d.tokens) <= 128]
   assert sorted(found) == sorted(tuple(d.tokens) for d in fitting)
-  assert made.too_long == len(documents) - len(fitting)
+  assert made.plan.decks[0].too_long == len(documents) - len(fitting)
 
 
 @pytest.mark.parametrize('audio,causal', [('span', False), ('block', False), ('span', True)])
@@ -45,11 +56,11 @@ def test_rows_carry_the_mask_of_the_rule(source, assets, audio, causal):
     mask__causal_prompt=causal,
     objective__sst=0.0,
   )
-  plan = made.plan(0)
+  window = made.plan.window(0)
   row = made[0]
   document_of, groups = np.full(128, -1), np.zeros(128, int)
   at = 0
-  for number in plan.records[: plan.offsets[1]]:
+  for number in window.records[: window.offsets[1]]:
     document = source[int(number)].document
     size = len(document.tokens)
     prompts = ~document.responses if causal else None
@@ -61,36 +72,54 @@ def test_rows_carry_the_mask_of_the_rule(source, assets, audio, causal):
   np.testing.assert_array_equal(seen, mask.visible(document_of, groups))
 
 
-def test_the_stream_is_the_same_for_any_number_of_processes_and_threads(source):
-  def batches(process, processes, threads):
-    return take(
-      loader.batches(
-        stream(source), 8, 20, process=process, processes=processes, threads=threads
-      ),
-      6,
-    )
+@pytest.mark.parametrize(
+  'processes,threads,workers', [(1, 3, 0), (2, 1, 0), (4, 2, 0), (1, 1, 2), (2, 2, 1)]
+)
+def test_the_stream_is_the_same_for_any_processes_threads_and_workers(
+  toy_data, processes, threads, workers
+):
+  def batches(process, processes, **how):
+    made = mixed(toy_data, data__weights=(3.0, 1.0), data__changes=((4, (0.0, 1.0)),))
+    slices = dict(start=3, process=process, processes=processes)
+    return take(loader.batches(made, 8, 20, **slices, **how), 5)
 
-  whole = batches(0, 1, 1)
-  for processes, threads in ((1, 3), (2, 1), (4, 2)):
-    parts = [batches(process, processes, threads) for process in range(processes)]
-    for step, wanted in enumerate(whole):
-      for field in batch_lib.Batch._fields:
-        merged = np.concatenate([getattr(part[step], field) for part in parts])
-        np.testing.assert_array_equal(merged, getattr(wanted, field))
+  whole = batches(0, 1, threads=1)
+  how = {'threads': threads, 'workers': workers}
+  parts = [batches(process, processes, **how) for process in range(processes)]
+  for step, wanted in enumerate(whole):
+    merged = [np.concatenate(arrays) for arrays in zip(*(part[step] for part in parts))]
+    assert equal(merged, wanted)
 
 
-def test_starting_later_gives_what_an_uninterrupted_run_gives(source):
-  whole = take(loader.batches(stream(source), 8, 12), 12)
-  later = list(loader.batches(stream(source), 8, 12, start=7))
-  assert len(later) == 5
-  for a, b in zip(whole[7:], later):
-    for x, y in zip(a, b):
-      np.testing.assert_array_equal(x, y)
+def test_starting_later_gives_what_an_uninterrupted_run_gives(toy_data):
+  settings = {'data__temperature': 2.0, 'data__changes': ((150, (1.0, 3.0)),)}
+  whole = list(loader.batches(mixed(toy_data, **settings), 8, 204))
+  for start in (7, 149, 151, 199):  # some epochs away
+    later = list(loader.batches(mixed(toy_data, **settings), 8, start + 5, start=start))
+    assert len(later) == 5
+    assert all(equal(a, b) for a, b in zip(whole[start:], later))
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_reason(source):
+  batches = loader.batches(stream(source), 8, 10**6, workers=1)
+  next(batches)
+  (child,) = multiprocessing.active_children()
+  child.kill()
+  with pytest.raises(loader.WorkerError, match='data.workers.*has died.*exit code -9'):
+    for _ in range(10**6):
+      next(batches)
+
+
+def test_an_error_in_a_worker_comes_through(source):
+  made = stream(source)
+  made._documents = [None]
+  with pytest.raises(TypeError, match='not subscriptable'):
+    next(loader.batches(made, 8, 10, workers=1))
 
 
 def test_many_threads_on_many_epochs_lose_nothing(source):
   made = stream(source, data__row_length=256)
-  rows_of_epoch = len(made.plan(0))
+  rows_of_epoch = len(made.plan.window(0))
   indices = [i * rows_of_epoch % (12 * rows_of_epoch) for i in range(60)]
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     together = list(pool.map(made.__getitem__, indices))
@@ -99,51 +128,59 @@ def test_many_threads_on_many_epochs_lose_nothing(source):
     np.testing.assert_array_equal(row.inputs, alone[index].inputs)
 
 
-def test_epochs_and_seeds_differ_and_epochs_hold_every_record(source):
-  made = stream(source)
-  first, second = made.plan(0), made.plan(1)
-  assert sorted(first.records) == sorted(second.records)
-  assert first.records.tolist() != second.records.tolist()
-  assert stream(source, seed=1).plan(0).records.tolist() != first.records.tolist()
-  boundary = len(first)
-  assert made.locate(boundary - 1) == (0, boundary - 1)
-  assert made.locate(boundary) == (1, 0)
+def drawn(made, source, windows=12):
+  """Documents of some windows, with what is drawn for each."""
+  for number in range(windows):
+    window = made.plan.window(number)
+    for place, record in zip(window.places.tolist(), window.records.tolist()):
+      document = source[record].document
+      yield document, made._draw(0, place, document, 0.5)
 
 
-def test_strategies_have_their_probabilities(source, assets):
+def test_strategies_have_their_probabilities(source):
   made = stream(source, data__row_length=256, objective__ppm=0.7)
-  clean, kept, cuts = [], [], []
-  for epoch in range(12):
-    plan, cut = made._epoch(epoch)
-    eligible = source.shapes.last_codes > 10
-    assert not cut[~eligible].any()
-    cuts += (cut[eligible] > 0).tolist()
-    for number in plan.records:
-      document = source[int(number)].document
-      draws = made._draw(epoch, int(number), document, 0.5)
-      clean.append(draws.banom)
-      if document.responses.sum() == 2:
-        kept.append(draws.keep)  # 0 or 1 with equal chance, where PPM applies
+  clean, kept, cuts, uniforms = [], [], [], []
+  for number in range(12):
+    window = made.plan.window(number)
+    eligible = source.shapes.last_codes[window.records] > 10
+    assert not window.cuts[~eligible].any()
+    cuts += (window.cuts[eligible] > 0).tolist()
+  for document, draws in drawn(made, source):
+    clean.append(draws.banom)
+    uniforms.append(draws.uniforms)
+    if document.responses.sum() == 2:
+      kept.append(draws.keep)  # 0 or 1 with equal chance, where PPM applies
   assert np.mean(clean) == pytest.approx(0.3, abs=0.06)
   assert np.mean(cuts) == pytest.approx(0.5, abs=0.1)
   assert np.mean(kept) == pytest.approx(0.35, abs=0.12) and set(kept) == {0, 1}
+  every = np.concatenate(uniforms)
+  assert len(np.unique(every)) == len(every)  # nobody's draws are another's
+  assert np.mean(every) == pytest.approx(0.5, abs=0.01)
+
+
+def test_draws_belong_to_a_place_of_a_data_set(toy_data, source):
+  made, document = mixed(toy_data), source[0].document
+  draws = [
+    made._draw(which, place, document, 0.5).uniforms
+    for which, place in ((0, 1), (0, 2), (1, 1), (1, 2), (0, 2**40))
+  ]
+  for index, one in enumerate(draws):
+    for other in draws[:index]:
+      assert not np.intersect1d(one, other).size
+  np.testing.assert_array_equal(made._draw(1, 2, document, 0.5).uniforms, draws[3])
 
 
 def test_conditions_are_dropped_with_their_probability_and_nothing_else_is_drawn(source):
   plain, made = (stream(source, objective__condition_dropout=p) for p in (0.0, 0.4))
   dropped = []
-  for epoch in range(12):
-    for number in plain.plan(epoch).records:
-      document = source[int(number)].document
-      args = (epoch, int(number), document, 0.5)
-      was, now = plain._draw(*args), made._draw(*args)
-      for field in ('time', 'uniforms', 'banom', 'keep'):
-        np.testing.assert_array_equal(getattr(now, field), getattr(was, field))
-      assert not was.dropped
-      if now.banom or not document.responses.any():
-        assert not now.dropped
-      else:
-        dropped.append(now.dropped)
+  for (document, was), (_, now) in zip(drawn(plain, source), drawn(made, source)):
+    for field in ('time', 'uniforms', 'banom', 'keep'):
+      np.testing.assert_array_equal(getattr(now, field), getattr(was, field))
+    assert not was.dropped
+    if now.banom or not document.responses.any():
+      assert not now.dropped
+    else:
+      dropped.append(now.dropped)
   assert len(dropped) > 200 and np.mean(dropped) == pytest.approx(0.4, abs=0.08)
 
 
@@ -152,7 +189,7 @@ def test_rows_without_condition_keep_mask_and_audio(source, assets, normalizatio
   settings = {'objective__normalization': normalization, 'objective__banom': 0.2}
   plain, made = (stream(source, objective__condition_dropout=p, **settings) for p in (0.0, 1.0))
   silent = 0
-  for index in range(len(plain.plan(0))):
+  for index in range(len(plain.plan.window(0))):
     was, now = plain[index], made[index]
     for field in ('positions', 'kv_start', 'kv_end', 'noise'):
       np.testing.assert_array_equal(getattr(now, field), getattr(was, field))
@@ -188,17 +225,6 @@ def test_times_cover_every_stretch_evenly(source):
   assert np.mean(levels) == pytest.approx(0.5, abs=0.06)
 
 
-def test_plans_are_cached_and_a_damaged_cache_is_made_again(source):
-  known = set((source.directory / 'cache').glob('plan-*.npz'))
-  first = stream(source, seed=5).plan(0)
-  (path,) = set((source.directory / 'cache').glob('plan-*.npz')) - known
-  planted = first.records[::-1]
-  np.savez(path, records=planted, offsets=first.offsets)
-  np.testing.assert_array_equal(stream(source, seed=5).plan(0).records, planted)
-  path.write_bytes(b'damaged')
-  np.testing.assert_array_equal(stream(source, seed=5).plan(0).records, first.records)
-
-
 def test_rows_that_fit_nothing_are_refused(source):
   with pytest.raises(records.DataError, match='none of the 60 records.*row_length=4'):
     stream(source, data__row_length=4)
@@ -226,16 +252,7 @@ def test_check_finds_contradictions(source):
 
 def test_normalizer_counts_documents_or_tokens(source):
   by_document = stream(source, objective__sst=0.0)
-  plan = by_document.plan(0)
-  assert by_document[0].normalizer == plan.offsets[1]
+  assert by_document[0].normalizer == by_document.plan.window(0).offsets[1]
   by_token = stream(source, objective__sst=0.0, objective__normalization='token')
   row = by_token[0]
   assert row.normalizer >= (row.weights > 0).sum()
-
-
-def test_settings_that_change_rows_change_the_plan_file(source):
-  config = make_config()
-  changed = dataclasses.replace(config.objective, sst=0.9)
-  a = rows.Rows(source, config.data, config.mask, config.objective, 0).plan(0)
-  b = rows.Rows(source, config.data, config.mask, changed, 0).plan(0)
-  assert a.records.tolist() != b.records.tolist() or a.offsets.tolist() != b.offsets.tolist()

@@ -145,7 +145,7 @@ def test_what_is_frozen_gets_no_gradient(toy_data, given, source, tmp_path):
   train.train(config, tmp_path)
   first = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[0])
   params = jax.tree.map(lambda leaf: leaf.astype(np.float32), given[1])
-  made = rows.Rows(source, config.data, config.mask, config.objective, config.seed)
+  made = rows.Rows([source], config.data, config.mask, config.objective, config.seed)
   (batch,) = loader.batches(made, config.data.batch_size, 1)
   model = transformer.Transformer(config.model, source.assets.vocabulary.size)
 

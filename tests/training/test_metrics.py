@@ -15,7 +15,7 @@ SPENT = {'step': 6.0, 'start': 50.0, 'compile': 0.0, 'data': 2.0, 'save': 1.0, '
 @pytest.fixture(scope='module')
 def batch(source):
   config = make_config()
-  made = rows.Rows(source, config.data, config.mask, config.objective, 0)
+  made = rows.Rows([source], config.data, config.mask, config.objective, 0)
   (batch,) = loader.batches(made, config.data.batch_size, 1)
   return batch
 

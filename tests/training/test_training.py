@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import pathlib
@@ -126,6 +127,21 @@ def test_another_run_in_the_folder_is_refused_and_changes_nothing(finished, toy_
   assert (workdir / checkpoint.CONFIG).read_text() == before
 
 
+def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
+  config, workdir, _ = finished
+
+  def start(*changes):
+    data = dataclasses.replace(config.data, changes=changes)
+    described = checkpoint.describe(dataclasses.replace(config, data=data), vocabulary)
+    checkpoint.refuse_another(workdir, described)
+
+  vocabulary = json.loads((workdir / checkpoint.CONFIG).read_text())['vocabulary']
+  assert checkpoint.latest(workdir) == 6
+  start((6, (1.0,)), (9, (2.0,)))
+  with pytest.raises(checkpoint.CheckpointError, match='another data.changes'):
+    start((5, (1.0,)), (9, (2.0,)))
+
+
 def test_another_vocabulary_in_the_folder_is_refused(finished):
   config, workdir, _ = finished
   with pytest.raises(checkpoint.CheckpointError, match='another vocabulary .*now other'):
@@ -158,7 +174,7 @@ def run_steps(source, config, devices, steps):
   vocabulary = source.assets.vocabulary
   model, rule, layout, step = program.assemble(config, vocabulary, mesh)
   current = state.fresh(model, rule, mesh, layout, 0)
-  made = rows.Rows(source, config.data, config.mask, config.objective, 0)
+  made = rows.Rows([source], config.data, config.mask, config.objective, 0)
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):
     batch = sharding.put_batch(batch, mesh, config.data.batch_size)

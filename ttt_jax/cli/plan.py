@@ -12,7 +12,7 @@ import pathlib
 import tqdm
 from absl import flags
 
-from data_pipelines import loader, records
+from data_pipelines import loader, mixture
 from data_pipelines import rows as rows_lib
 from ttt_jax import config as config_lib
 from ttt_jax import errors, sharding
@@ -69,10 +69,10 @@ def _supposed(config: config_lib.Config) -> tuple[vocabulary_lib.Vocabulary, for
     vocabulary = plan.assumed(_TEXT_TOKENS.value, _CODES.value)
     document = min(_DOCUMENT.value, config.data.row_length)
     return vocabulary, formula.typical(document, _TARGETS.value)
-  source = records.Source(config.data.directory, config.data.split)
-  rows = rows_lib.Rows(source, config.data, config.mask, config.objective, config.seed)
+  sources = mixture.open_all(config.data)
+  rows = rows_lib.Rows(sources, config.data, config.mask, config.objective, config.seed)
   batches = loader.batches(rows, min(config.data.batch_size, 16), 4)
-  return source.assets.vocabulary, formula.mean([formula.measured(b) for b in batches])
+  return sources[0].assets.vocabulary, formula.mean([formula.measured(b) for b in batches])
 
 
 def _chosen(config: config_lib.Config, topology: str) -> config_lib.Config:

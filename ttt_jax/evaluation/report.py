@@ -1,5 +1,6 @@
 """The report of an evaluation: one HTML file that needs nothing else, and a table of text."""
 
+import dataclasses
 import importlib.metadata
 import os
 import pathlib
@@ -197,7 +198,8 @@ def _row(session: session_lib.Session, data) -> markup.Html:
   config = session.config
   try:
     source = records.Source(data, config.data.split)
-    rows = rows_lib.Rows(source, config.data, config.mask, config.objective, config.seed)
+    alone = dataclasses.replace(config.data, directory=str(data), weights=(), changes=())
+    rows = rows_lib.Rows([source], alone, config.mask, config.objective, config.seed)
     return packed_row.picture(rows[0], session.assets.vocabulary)
   except errors.UserError as error:
     return element('p', f'It cannot be drawn: {error}', class_='quiet')

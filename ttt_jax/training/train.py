@@ -1,8 +1,10 @@
-"""Trains on a data set of records."""
+"""Trains on data sets of records."""
 
 import pathlib
 
-from data_pipelines import loader, records, rows
+from absl import logging
+
+from data_pipelines import loader, mixture, rows
 from ttt_jax import config as config_lib
 from ttt_jax.training import loop, state
 
@@ -10,7 +12,7 @@ from ttt_jax.training import loop, state
 def train(
   config: config_lib.Config, workdir: str | pathlib.Path, profiled: range = range(0)
 ) -> state.State:
-  """Opens the data set that `config.data` names and trains on it in `workdir`.
+  """Opens the data sets that `config.data` names and trains on it in `workdir`.
 
   Traces of the steps `profiled` are written (see `trace`).
 
@@ -18,8 +20,16 @@ def train(
     UserError: the data set, the folder or the settings cannot be used.
   """
   data = config.data
-  source = records.Source(data.directory, data.split)
-  stream = rows.Rows(source, data, config.mask, config.objective, config.seed)
+  sources = mixture.open_all(data)
+  stream = rows.Rows(sources, data, config.mask, config.objective, config.seed)
+  for source, deck, about in zip(sources, stream.plan.decks, stream.plan.epochs()):
+    logging.info(
+      '%s: %d records, %.1f %% of all that come, once in about %.0f steps',
+      source.directory,
+      len(deck),
+      100 * about[0],
+      about[1] / data.batch_size,
+    )
 
   def batches(start: int, part: int, parts: int):
     return loader.batches(
@@ -30,6 +40,7 @@ def train(
       process=part,
       processes=parts,
       threads=data.threads,
+      workers=data.workers,
     )
 
-  return loop.train(config, source.assets, batches, workdir, profiled)
+  return loop.train(config, sources[0].assets, batches, workdir, profiled)
