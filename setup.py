@@ -20,7 +20,7 @@ setuptools.setup(
   ),
   package_data={
     'ttt_jax.conversion': ['exported/*.py'],
-    'ttt_jax.evaluation': ['*.css', '*.js'],
+    'ttt_jax.pages': ['*.css'],
   },
   install_requires=[
     'absl-py>=2.1',

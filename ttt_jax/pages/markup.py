@@ -1,6 +1,13 @@
-"""HTML built from elements, so that text is always escaped."""
+"""HTML built from elements, so that text is always escaped, whatever it holds."""
 
 import html
+import re
+
+# Control characters; what turns the direction of writing around, also outside its own text;
+# and halves of surrogate pairs, which no file can hold.
+_UNPRINTABLE = re.compile(
+  '[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]'
+)
 
 _VOID = frozenset({'meta', 'img', 'br'})
 
@@ -9,6 +16,18 @@ class Html(str):
   """Text that is HTML already, and is not escaped again."""
 
   __slots__ = ()
+
+
+def printable(text: str) -> str:
+  """`text` with a picture in the place of what would not be seen, or would do something."""
+  return _UNPRINTABLE.sub(_stand_in, text)
+
+
+def _stand_in(found: re.Match) -> str:
+  code = ord(found[0])
+  if code == 0x7F:
+    return '\u2421'
+  return chr(0x2400 + code) if code < 0x20 else '\ufffd'
 
 
 def element(name: str, /, *children: str, **attributes: str | float | bool | None) -> Html:
@@ -25,15 +44,18 @@ def element(name: str, /, *children: str, **attributes: str | float | bool | Non
     if value is None or value is False:
       continue
     key = key.rstrip('_').replace('_', '-')
-    written.append(key if value is True else f'{key}="{html.escape(str(value))}"')
+    written.append(key if value is True else f'{key}="{html.escape(printable(str(value)))}"')
   opening = f'<{" ".join(written)}>'
   return Html(opening if name in _VOID else f'{opening}{join(*children)}</{name}>')
 
 
 def join(*children: str) -> Html:
   """Pieces one after the other; what is not `Html` is escaped."""
-  pieces = (c if isinstance(c, Html) else html.escape(c, quote=False) for c in children)
-  return Html(''.join(pieces))
+  return Html(''.join(c if isinstance(c, Html) else _escaped(c) for c in children))
+
+
+def _escaped(text: str) -> str:
+  return html.escape(printable(text), quote=False)
 
 
 def definitions(pairs: dict[str, str]) -> Html:
