@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Iterable, Sequence
 
 # Control characters; what turns the direction of writing around, also outside its own text;
 # and halves of surrogate pairs, which no file can hold.
@@ -71,6 +72,26 @@ def scrolling(label: str, *children: str) -> Html:
   return element(
     'div', *children, class_='scroll', role='region', tabindex='0', aria_label=label
   )
+
+
+def table(
+  headings: Sequence[str], rows: Iterable[Sequence[str]], label: str, kind: str | None = None
+) -> Html:
+  """A table that scrolls where it is too wide; the first cell of a line names it.
+
+  Args:
+    headings: of the columns.
+    rows: the cells of each line.
+    label: what it is a table of.
+    kind: its class.
+  """
+  head = element('tr', *(element('th', text, scope='col') for text in headings))
+  body = [
+    element('tr', element('th', first, scope='row'), *(element('td', cell) for cell in cells))
+    for first, *cells in rows
+  ]
+  grid = element('table', element('thead', head), element('tbody', *body), class_=kind)
+  return scrolling(label, grid)
 
 
 def swatches(pairs: dict[str, str]) -> Html:
