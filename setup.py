@@ -68,7 +68,7 @@ setuptools.setup(
       'ttt-prepare=ttt_jax.cli.prepare:run',
       'ttt-train=ttt_jax.cli.train:run',
       'ttt-generate=ttt_jax.cli.generate:run',
-      'ttt-inspect=ttt_jax.cli.inspect:run',
+      'ttt-inspect=ttt_jax.cli.inspect_data:run',
       'ttt-convert=ttt_jax.cli.convert:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
       'ttt-plan=ttt_jax.cli.plan:run',

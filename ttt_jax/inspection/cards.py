@@ -99,9 +99,10 @@ class Cards:
     kinds = self._kinds(record)[:_IDS]
     changes = (kinds[1:] != kinds[:-1]) | (targets[1:] != targets[:-1])
     edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(shown)]
+    names = {index: name for name, index in self._assets.vocabulary.names.items()}
     rows = []
     for start, end in zip(edges, edges[1:]):
-      ids = ' '.join(map(str, shown[start:end].tolist()))
+      run = shown[start:end].tolist()
       kind = str(kinds[start])
       colour = element('i', class_=f'swatch {kind.split()[0]}')
       place = f'{start:,} to {end - 1:,}' if end - start > 1 else f'{start:,}'
@@ -111,25 +112,28 @@ class Cards:
           place,
           element('span', colour, kind, class_='kind'),
           learnt or '',
-          element('code', ids, class_=learnt),
+          self._assets.tokenizer.decode(run) or ' '.join(names[i] for i in run if i in names),
+          element('code', ' '.join(map(str, run)), class_=learnt),
         )
       )
     more = len(tokens) - len(shown)
     return element(
       'details',
       element('summary', f'Token ids of {record.key}'),
-      markup.table(('Position', 'Kind', 'Learnt', 'Ids'), rows, f'Ids of {record.key}', 'ids'),
+      markup.table(
+        ('Position', 'Kind', 'Learnt', 'Reads', 'Ids'), rows, f'Ids of {record.key}', 'ids'
+      ),
       _note(f'{more:,} more are left out.') if more else '',
     )
 
   def _kinds(self, record: records.Record) -> np.ndarray:
-    """What each token is: text, mark, prompt audio or response audio."""
+    """What each token is: text, special, prompt audio or response audio."""
     tokens, _, spans = record.document
     kinds = np.full(len(tokens), 'text', 'U14')
     for (start, end), response in zip(spans.tolist(), record.document.responses.tolist()):
       kinds[start:end] = 'response audio' if response else 'prompt audio'
     marks = list(self._assets.vocabulary.names.values())
-    kinds[np.isin(tokens, marks) & (kinds == 'text')] = 'mark'
+    kinds[np.isin(tokens, marks) & (kinds == 'text')] = 'special'
     return kinds
 
 

@@ -184,13 +184,14 @@ def _readings(hashes: statistics_lib.Hashes) -> np.ndarray:
   spoken = hashes.texts != 0
   texts, documents = hashes.texts[spoken], hashes.documents[spoken]
   order = np.lexsort((documents, texts))
-  different, _ = _runs(np.stack([texts[order], documents[order]], 1))
+  different, _ = _runs(texts[order], documents[order])
   _, readings = _runs(texts[order][different])
   return readings[readings > 1]
 
 
-def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Where runs of equal values begin, and their sizes; of lines, if there are two axes."""
-  flat = values.reshape(len(values), -1)
-  starts = np.flatnonzero(np.r_[len(flat) > 0, (flat[1:] != flat[:-1]).any(1)])
-  return starts, np.diff(np.r_[starts, len(flat)])
+def _runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Where runs of lines begin that are equal in all columns, and how long they are."""
+  size = len(columns[0])
+  changes = sum((column[1:] != column[:-1] for column in columns), np.zeros(max(0, size - 1)))
+  starts = np.flatnonzero(np.r_[np.ones(min(1, size)), changes])
+  return starts, np.diff(np.r_[starts, size])

@@ -38,7 +38,7 @@ def open_split(data: str | pathlib.Path, split: str) -> records.Source:
     return records.Source(data, split)
   except errors.UserError:
     raise
-  except (OSError, ValueError, KeyError, RuntimeError) as error:
+  except Exception as error:  # each library below raises errors of its own
     raise records.DataError(
       f'{data}: the data set cannot be opened ({error}): make it again'
     ) from error

@@ -8,6 +8,7 @@ from data_pipelines import records
 from data_pipelines import rows as rows_lib
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
+from ttt_jax import errors
 from ttt_jax import vocabulary as vocabulary_lib
 
 _MOST = 64  # rows of a batch that are looked at
@@ -19,11 +20,18 @@ def batch(
   """The number of the first row of a step's global batch, and its rows, `_MOST` at most.
 
   Raises:
-    UserError: no record fits into a row.
+    UserError: no record fits into a row, or the records are unsound.
   """
-  rows = rows_lib.Rows(source, config.data, config.mask, config.objective, config.seed)
-  first = step * config.data.batch_size
-  return first, [rows[first + i] for i in range(min(_MOST, config.data.batch_size))]
+  first, count = step * config.data.batch_size, min(_MOST, config.data.batch_size)
+  try:
+    rows = rows_lib.Rows(source, config.data, config.mask, config.objective, config.seed)
+    return first, [rows[first + i] for i in range(count)]
+  except errors.UserError:
+    raise
+  except (IndexError, ValueError) as error:  # records that break the rules of a data set
+    raise records.DataError(
+      f'{source.directory}: no rows can be made of its records ({error})'
+    ) from error
 
 
 class Document(NamedTuple):

@@ -1,5 +1,6 @@
 """A document taken apart again: who says what."""
 
+import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Reader:
     """Takes the template whose turns are looked for."""
     self._start, self._end = template.vocabulary.turn_start, template.vocabulary.turn_end
     self._heads = {role: template.head(role) for role in chat.ROLES}
+    self._longest = max(map(len, self._heads.values()))
 
   def pieces(self, tokens: np.ndarray, spans: np.ndarray) -> Iterator[Piece]:
     """Pieces in order; marks of turns belong to none.
@@ -40,15 +42,14 @@ class Reader:
       tokens: int [n].
       spans: int [spans, 2], its audio spans.
     """
-    starts = np.flatnonzero(tokens == self._start).tolist()
-    edges = [0, *starts, len(tokens)]
+    ids, runs = tokens.tolist(), spans.tolist()
+    edges = [0, *np.flatnonzero(tokens == self._start).tolist(), len(ids)]
     for turn, (start, stop) in enumerate(zip(edges, edges[1:])):
-      role, head = self._head(tokens[start:stop].tolist()) if turn else ('', 0)
+      role, head = self._head(ids[start : start + self._longest]) if turn else ('', 0)
       start += head
-      ends = np.flatnonzero(tokens[start:stop] == self._end)
-      end = start + int(ends[0]) if len(ends) else stop
-      yield from _within(role, turn, start, end, spans)
-      yield from _within('', turn, end + 1, stop, spans)
+      end = ids.index(self._end, start, stop) if self._end in ids[start:stop] else stop
+      yield from _within(role, turn, start, end, runs)
+      yield from _within('', turn, end + 1, stop, runs)
 
   def _head(self, tokens: list[int]) -> tuple[str, int]:
     """The role of a turn, and of how many tokens its head is."""
@@ -58,9 +59,14 @@ class Reader:
     return '', 1
 
 
-def _within(role: str, turn: int, start: int, end: int, spans: np.ndarray) -> Iterator[Piece]:
+def _within(
+  role: str, turn: int, start: int, end: int, spans: list[list[int]]
+) -> Iterator[Piece]:
   at = start
-  for begin, stop in spans[(spans[:, 0] >= start) & (spans[:, 1] <= end)].tolist():
+  for place in range(bisect.bisect_left(spans, [start, 0]), len(spans)):
+    begin, stop = spans[place]
+    if begin >= end:
+      break
     if at < begin:
       yield Piece(role, turn, at, begin, False)
     yield Piece(role, turn, begin, stop, True)

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,12 +35,12 @@ class Choice(NamedTuple):
 
   sample: int | None
   shown: int
-  keys: Collection[str]
+  keys: Sequence[str]
   step: int
   rows: int
 
 
-class Inspection(NamedTuple):
+class Survey(NamedTuple):
   """What was found.
 
   Attributes:
@@ -48,6 +48,7 @@ class Inspection(NamedTuple):
     figures: plain JSON values.
     rows: of the batch that was looked at.
     first_row: the number of the first of them.
+    trouble: why there are no rows; '' if there are, or none were asked for.
     shown: the records to show, in order.
   """
 
@@ -55,12 +56,13 @@ class Inspection(NamedTuple):
   figures: dict[str, Any]
   rows: list[batch_lib.Batch]
   first_row: int
+  trouble: str
   shown: list[records.Record]
 
 
-def inspect(
+def survey(
   data: str | pathlib.Path, split: str, config: config_lib.Config, choice: Choice
-) -> Inspection:
+) -> Survey:
   """Goes through a split of a data set.
 
   Args:
@@ -94,14 +96,18 @@ def inspect(
     lambda number: scan.read(source, number).key,
   )
   figures['quarantine'] = quarantine.read(data)
-  first, rows = 0, []
-  fits = figures['total']['records'] > figures['too_long']
-  if choice.rows and fits and not figures['unsound']['records']:
-    first, rows = training.batch(source, config, choice.step)
+  first, rows, trouble = 0, [], ''
+  try:
+    if choice.rows:
+      first, rows = training.batch(source, config, choice.step)
+  except errors.UserError as error:
+    trouble = str(error)
   vocabulary = source.assets.vocabulary
   figures['rows'] = training.figures(rows, vocabulary) if rows else None
   kept = [found.chosen[number] for number in sorted(found.chosen)]
-  return Inspection(source, figures, rows[: choice.rows], first, kept)
+  if choice.keys:
+    kept.sort(key=lambda record: list(choice.keys).index(record.key))
+  return Survey(source, figures, rows[: choice.rows], first, trouble, kept)
 
 
 def write_json(path: str | pathlib.Path, figures: dict[str, Any]) -> None:
@@ -116,7 +122,7 @@ def write_json(path: str | pathlib.Path, figures: dict[str, Any]) -> None:
     raise errors.UserError(f'{path}: cannot be written ({error})') from error
 
 
-def write_page(path: str | pathlib.Path, found: Inspection) -> None:
+def write_page(path: str | pathlib.Path, found: Survey) -> None:
   """Writes the page for people.
 
   Raises:
@@ -131,7 +137,7 @@ def write_page(path: str | pathlib.Path, found: Inspection) -> None:
     'Records': f'{whole:,}',
   }
   if rate := figures['frame_rate']:
-    facts['Codec'] = f'{rate:g} tokens a second of {figures["codes"]["size"]:,} codes'
+    facts['Audio'] = f'{rate:g} tokens a second of {figures["codes"]["size"]:,} codes'
   facts |= {name.capitalize(): value for name, value in figures['made_with'].items()}
   try:
     page.write(
@@ -147,7 +153,7 @@ def write_page(path: str | pathlib.Path, found: Inspection) -> None:
     raise errors.UserError(f'{path}: cannot be written ({error})') from error
 
 
-def _sections(found: Inspection) -> dict[str, tuple[str, markup.Html]]:
+def _sections(found: Survey) -> dict[str, tuple[str, markup.Html]]:
   figures = found.figures
   sections = {
     'counts': ('Counts', _counts(figures)),
@@ -159,7 +165,7 @@ def _sections(found: Inspection) -> dict[str, tuple[str, markup.Html]]:
     sections['unsound'] = ('Unsound records', tables.unsound(figures))
   if figures['quarantine'] is not None:
     sections['quarantine'] = ('Quarantine', tables.quarantine(figures))
-  if found.rows:
+  if found.rows or found.trouble:
     sections['rows'] = ('Rows of training', _rows(found))
   if found.shown:
     sections['records'] = ('Records', _records(found))
@@ -170,7 +176,9 @@ def _counts(figures: dict[str, Any]) -> markup.Html:
   return markup.join(tables.counts(figures), markup.definitions(tables.summary(figures)))
 
 
-def _rows(found: Inspection) -> markup.Html:
+def _rows(found: Survey) -> markup.Html:
+  if found.trouble:
+    return tables.note(f'They cannot be drawn: {found.trouble}.')
   looked = found.figures['rows']
   facts = {
     'Rows looked at': f'{looked["rows"]:,} of {looked["row_length"]:,} positions',
@@ -201,7 +209,7 @@ def _rows(found: Inspection) -> markup.Html:
   return markup.join(*parts)
 
 
-def _records(found: Inspection) -> markup.Html:
+def _records(found: Survey) -> markup.Html:
   drawn = cards.Cards(found.source.assets)
   about = tables.note('Underlined text is a target: what the model learns to say.')
   return markup.join(about, *(drawn.card(record) for record in found.shown))

@@ -8,7 +8,7 @@ import functools
 from absl import flags
 
 from ttt_jax.cli import settings
-from ttt_jax.inspection import inspect, tables
+from ttt_jax.inspection import survey, tables
 
 _CONFIG = settings.define_config('configs/base.py')
 _DATA = flags.DEFINE_string('data', None, 'Data set of records.', required=True)
@@ -30,18 +30,18 @@ def main():
   config = settings.checked(_CONFIG.value)
   wanted = _RECORDS.value
   number = len(wanted) == 1 and wanted[0].isascii() and wanted[0].isdigit()
-  choice = inspect.Choice(
+  choice = survey.Choice(
     sample=_SAMPLE.value,
     shown=int(wanted[0]) if number else 0,
     keys=[] if number else wanted,
     step=_STEP.value,
     rows=_ROWS.value,
   )
-  found = inspect.inspect(_DATA.value, _SPLIT.value, config, choice)
+  found = survey.survey(_DATA.value, _SPLIT.value, config, choice)
   if _JSON.value:
-    inspect.write_json(_JSON.value, found.figures)
+    survey.write_json(_JSON.value, found.figures)
   if _OUT.value:
-    inspect.write_page(_OUT.value, found)
+    survey.write_page(_OUT.value, found)
   if found.figures['sampled']:
     print(f'of {found.figures["sampled"]:,} records at random:\n')
   print(tables.text(found.figures))
