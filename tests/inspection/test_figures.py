@@ -17,9 +17,9 @@ def test_distribution_says_what_the_lengths_are(lengths):
   assert found['count'] == len(lengths)
   assert found['mean'] == pytest.approx(np.mean(lengths))
   assert (found['least'], found['most']) == (min(lengths), max(lengths))
-  for name, part in (('median', 0.5), ('p90', 0.9), ('p99', 0.99)):
-    assert sum(n <= found[name] for n in lengths) >= part * len(lengths) - 1e-6
-    assert sum(n < found[name] for n in lengths) < part * len(lengths) + 1e-6
+  for name, percent in (('median', 50), ('p90', 90), ('p99', 99)):
+    assert 100 * sum(n <= found[name] for n in lengths) >= percent * len(lengths)
+    assert 100 * sum(n < found[name] for n in lengths) < percent * len(lengths)
   for start, end, count in found['bins']:
     assert count == sum(start <= n <= end for n in lengths)
   assert sum(count for _, _, count in found['bins']) == len(lengths)

@@ -8,7 +8,7 @@ from ttt_jax.inspection import quarantine
 
 def test_rejections_are_counted_by_reason(tmp_path):
   lines = [{'file': 'a.jsonl', 'line': n, 'reason': 'r', 'excerpt': f'e{n}'} for n in range(9)]
-  lines.insert(4, {'file': 'b.json', 'line': 1, 'reason': 'other', 'excerpt': 'x' * 5000})
+  lines.insert(4, {'file': 'b.json', 'line': 1, 'reason': 'other' * 99, 'excerpt': 'x' * 5000})
   text = '\n'.join(map(json.dumps, lines)) + '\nno json\n[]\n{"file": "c"}\n'
   (tmp_path / 'quarantine.jsonl').write_text(text)
   found = quarantine.read(tmp_path)
@@ -19,7 +19,7 @@ def test_rejections_are_counted_by_reason(tmp_path):
   assert first['examples'][1] == {'file': 'a.jsonl', 'line': '1', 'excerpt': 'e1'}
   assert 'cannot be read' in damaged['reason'] and damaged['count'] == 3
   assert [example['line'] for example in damaged['examples']] == ['11', '12', '13']
-  assert len(other['examples'][0]['excerpt']) == 300
+  assert len(other['examples'][0]['excerpt']) == len(other['reason']) == 300
 
 
 def test_endless_lines_and_many_reasons_take_little(tmp_path, monkeypatch):

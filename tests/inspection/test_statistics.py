@@ -106,3 +106,28 @@ def test_unsound_records_are_named_and_count_nowhere_else(assets, documents):
   assert found.total.records == 1 and found.unsound == 2
   assert [(number, key) for number, key, _ in found.complaints] == [(1, 'wrong'), (2, 'short')]
   assert f'token {wrong[3]} at position 3' in found.complaints[0][2]
+
+
+def test_hashes_tell_records_apart_and_see_equal_texts(assets):
+  def hashed(role, *parts):
+    document = assets.template.document([chat.Turn('user', parts), chat.Turn(role, ['one'])])
+    return records.Record('k', document, {})
+
+  low, high = np.array([1, 2]), np.array([3, 4, 5])
+  examples = [
+    hashed('assistant', 'one', low),
+    hashed('assistant', 'one', low),
+    hashed('assistant', 'one', high),
+    hashed('assistant', 'two', low),
+    hashed('assistant', 'one'),
+  ]
+  # The same tokens, of which others are learnt.
+  other = examples[0].document.targets.copy()
+  other[-3:] = False
+  examples.append(examples[0]._replace(document=examples[0].document._replace(targets=other)))
+  found = statistics.of(enumerate(examples), assets).hashes
+  assert found.numbers.tolist() == list(range(6))
+  whole, texts = found.documents.tolist(), found.texts.tolist()
+  assert whole[0] == whole[1] and len(set(whole)) == 5
+  assert texts[0] == texts[1] == texts[2] == texts[5] != texts[3]
+  assert texts[4] == 0 and texts[3] != 0

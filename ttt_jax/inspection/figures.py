@@ -96,10 +96,11 @@ def distribution(lengths: Mapping[int, int]) -> dict[str, Any] | None:
   below = np.cumsum(counts)
   count = int(below[-1])
 
-  def quantile(part: float) -> int:
-    return int(sizes[np.searchsorted(below, part * count)])
+  def quantile(mille: int) -> int:
+    """The least length that so many of a thousand do not exceed."""
+    return int(sizes[np.searchsorted(1000 * below, mille * count)])
 
-  width = _width(quantile(0.995) + 1 - int(sizes[0]))
+  width = _width(quantile(995) + 1 - int(sizes[0]))
   start = int(sizes[0]) // width * width
   place = np.minimum((sizes - start) // width, _BARS)
   bars = np.bincount(place, counts).astype(int).tolist()
@@ -109,9 +110,9 @@ def distribution(lengths: Mapping[int, int]) -> dict[str, Any] | None:
     'count': count,
     'least': int(sizes[0]),
     'mean': float(np.average(sizes, weights=counts)),
-    'median': quantile(0.5),
-    'p90': quantile(0.9),
-    'p99': quantile(0.99),
+    'median': quantile(500),
+    'p90': quantile(900),
+    'p99': quantile(990),
     'most': int(sizes[-1]),
     'bins': bins,
   }
