@@ -20,7 +20,7 @@ setuptools.setup(
   ),
   package_data={
     'ttt_jax.conversion': ['exported/*.py'],
-    'ttt_jax.evaluation': ['*.css', '*.js'],
+    'ttt_jax.pages': ['*.css'],
   },
   install_requires=[
     'absl-py>=2.1',
@@ -77,6 +77,7 @@ setuptools.setup(
       'ttt-prepare=ttt_jax.cli.prepare:run',
       'ttt-train=ttt_jax.cli.train:run',
       'ttt-generate=ttt_jax.cli.generate:run',
+      'ttt-inspect=ttt_jax.cli.inspect_data:run',
       'ttt-convert=ttt_jax.cli.convert:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
       'ttt-plan=ttt_jax.cli.plan:run',

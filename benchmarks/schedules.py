@@ -19,8 +19,9 @@ import record
 
 from data_pipelines import records
 from ttt_jax import assets as assets_lib
-from ttt_jax.evaluation import judge, markup, recogniser
-from ttt_jax.evaluation.markup import element
+from ttt_jax.evaluation import judge, recogniser
+from ttt_jax.pages import markup
+from ttt_jax.pages.markup import element
 from ttt_jax.sampling import decoder
 from ttt_jax.sampling import session as session_lib
 

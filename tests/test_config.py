@@ -131,9 +131,9 @@ def test_at_most_one_axis_takes_what_is_left():
 LAYERS = (
   ('ttt_jax/cli', 'benchmarks'),
   ('ttt_jax/planning',),
-  ('ttt_jax/evaluation',),
+  ('ttt_jax/evaluation', 'ttt_jax/inspection'),
   ('ttt_jax/training', 'ttt_jax/sampling', 'ttt_jax/conversion'),
-  ('ttt_jax/checkpoint.py', 'data_pipelines'),
+  ('ttt_jax/checkpoint.py', 'data_pipelines', 'ttt_jax/pages'),
   ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/assets.py'),
   ('ttt_jax/sharding.py',),
   ('ttt_jax/ops', 'ttt_jax/diffusion', 'ttt_jax/codecs'),

@@ -1,25 +1,21 @@
 """The report: whole by itself, right in its figures, and careful with text."""
 
 import base64
-import html.parser
 import io
 import json
 import re
-import struct
 import types
 import wave
-import zlib
 
 import numpy as np
 import pytest
+from parsed import Page
+from toy_rows import VOCABULARY, packed
 
 from configs import base
 from data_pipelines import records, rows
-from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
-from ttt_jax import mask
-from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.evaluation import judge, packed_row, plots, report, sounds, transcripts
+from ttt_jax.evaluation import judge, report, transcripts
 
 RATE = 16_000
 
@@ -49,54 +45,6 @@ RESULTS = {
 FIGURES = ('12.3 %', '1.1 %', '2.2 %', '45.7 %', '89.1 %', '76.5 %', '99.7 %', '95.4 %')
 FACTS = ('0.322 nats', '3.217 nats', '4321', '8765', '12 min 34 s', '12.3 s', '7 answers')
 
-VOCABULARY = vocabulary_lib.Vocabulary(
-  size=18,
-  audio_start=6,
-  codebook_start=6,
-  codebook_size=8,
-  turn_start=1,
-  turn_end=2,
-  begin_audio=3,
-  begin_last=4,
-  end_prompt=14,
-  end_inner=15,
-  end_last=16,
-  mask=17,
-  tokenizer='none',
-)
-
-
-class Page(html.parser.HTMLParser):
-  """Checks that elements are closed in turn, and keeps addresses, ids and text."""
-
-  def __init__(self, text: str):
-    super().__init__()
-    self.open, self.addresses, self.ids, self.texts, self.tags = [], [], [], [], []
-    self.feed(text)
-    self.close()
-    assert self.open == []
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append(tag)
-    for name, value in attrs:
-      if name in ('src', 'href', 'srcset', 'data', 'action', 'poster', 'xlink:href'):
-        self.addresses.append((tag, name, value))
-      if name == 'id':
-        self.ids.append(value)
-    if tag not in ('meta', 'img', 'br'):
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if self.open and self.open[-1] != 'style':
-      self.texts.append(data)
-
-  @property
-  def text(self) -> str:
-    return ' '.join(' '.join(self.texts).split())
-
 
 def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:
   return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)).astype('f4')
@@ -118,21 +66,6 @@ def heard_item(key='k', task='speak', reference='one two', **more) -> judge.Hear
     'complete': True,
   }
   return judge.Heard(**(values | more))
-
-
-def packed() -> batch_lib.Batch:
-  """Two documents: text and a masked response; a prompt span and text; then padding."""
-  row = batch_lib.empty(16)
-  row.inputs[:13] = [1, 5, 4, 17, 7, 17, 2, 1, 3, 8, 14, 5, 2]
-  for start, end, spans in ((0, 7, [[3, 6]]), (7, 13, [[2, 4]])):
-    row.kv_start[start:end] = start
-    row.kv_end[start:end] = start + mask.group_ends(
-      mask.order_groups(end - start, np.array(spans))
-    )
-  row.targets[[2, 3, 5, 10]] = [4, 9, 16, 5]
-  row.weights[[2, 3, 5, 10]] = 1
-  row.noise[[3, 5]] = 0.6
-  return row
 
 
 @pytest.fixture
@@ -252,11 +185,6 @@ def test_sound_is_in_the_page(tmp_path, session, data):
   np.testing.assert_array_equal(samples, np.rint(tone(0.3, 880.0) * 32767))
 
 
-def test_wav_clips():
-  with wave.open(io.BytesIO(sounds.wav(np.array([-2, 0, 2], 'f4'), 8000))) as file:
-    assert np.frombuffer(file.readframes(3), '<i2').tolist() == [-32767, 0, 32767]
-
-
 def test_runaway_speech_keeps_the_page_small(tmp_path, session, data):
   long = np.random.default_rng(0).normal(0, 0.1, 30 * RATE).astype('f4')
   items = [heard_item(f's-{i}', wave=long, original=long, codec=long) for i in range(6)]
@@ -285,29 +213,6 @@ def test_without_metrics_the_page_says_so(tmp_path, session, data):
   assert 'no metrics.jsonl' in page.text
 
 
-def test_packed_row_classes():
-  inputs, targets = packed_row.classes(packed(), VOCABULARY)
-  t, p, r, m = 'text', 'prompt', 'response', 'masked'
-  assert inputs.tolist() == [t, t, t, m, r, m, t, t, t, p, p, t, t, '', '', '']
-  assert targets.nonzero()[0].tolist() == [2, 3, 5, 10]
-  assert targets[2] == targets[10] == 'text-target'
-  assert targets[3] == targets[5] == 'audio-target'
-
-
-def test_picture_shows_the_rule():
-  """The rectangles of the picture cover what the intervals let be seen, and nothing else."""
-  row = packed()
-  drawn = np.zeros((16, 16), int)
-  picture = packed_row.picture(row, VOCABULARY)
-  paths = ''.join(re.findall(r'<path class="tone[^"]*" d="([^"]*)"', picture))
-  boxes = np.array(re.findall(r'M(\d+) (\d+)h(\d+)v1', paths), int)
-  for x, y, width in boxes - [boxes[:, 0].min(), boxes[:, 1].min(), 0]:
-    drawn[y, x : x + width] += 1
-  index = np.arange(16)
-  seen = (index >= row.kv_start[:, None]) & (index < row.kv_end[:, None])
-  np.testing.assert_array_equal(drawn, seen)
-
-
 @pytest.mark.parametrize(
   ('reference', 'heard', 'wrong'),
   [
@@ -329,30 +234,3 @@ def test_alignment(reference, heard, wrong):
 
 def test_mistakes_are_marked():
   assert transcripts.marked('a b', 'a c') == 'a <del>b</del> <ins>c</ins>'
-
-
-@pytest.mark.parametrize(
-  ('low', 'high', 'expected'),
-  [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (0, 7.2, [0, 2, 4, 6, 8]), (3.2, 6.2, [3, 4, 5, 6, 7])],
-)
-def test_ticks(low, high, expected):
-  assert plots.ticks(low, high) == expected
-
-
-def test_png_holds_the_pixels():
-  pixels = np.array([[0, 1, 1], [1, 0, 2]], np.uint8)
-  content = plots.png(pixels, np.arange(9).reshape(3, 3))
-  assert content[:8] == b'\x89PNG\r\n\x1a\n'
-  chunks, at = {}, 8
-  while at < len(content):
-    size, name = struct.unpack('>I4s', content[at : at + 8])
-    chunks[name] = content[at + 8 : at + 8 + size]
-    (check,) = struct.unpack('>I', content[at + 8 + size : at + 12 + size])
-    assert check == zlib.crc32(name + chunks[name])
-    at += size + 12
-  assert list(chunks) == [b'IHDR', b'PLTE', b'IDAT', b'IEND']
-  assert struct.unpack('>II', chunks[b'IHDR'][:8]) == (3, 2)
-  assert list(chunks[b'PLTE']) == list(range(9))
-  lines = np.frombuffer(zlib.decompress(chunks[b'IDAT']), np.uint8).reshape(2, 4)
-  np.testing.assert_array_equal(lines[:, 1:], pixels)
-  assert not lines[:, 0].any()

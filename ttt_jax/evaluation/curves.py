@@ -5,8 +5,8 @@ import math
 import pathlib
 from typing import Any
 
-from ttt_jax.evaluation import markup, plots
-from ttt_jax.evaluation.markup import element
+from ttt_jax.pages import markup, plots
+from ttt_jax.pages.markup import element
 
 FILE = 'metrics.jsonl'
 _LATEST = 5  # reports that are averaged against noise

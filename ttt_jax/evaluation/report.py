@@ -14,14 +14,18 @@ from data_pipelines import records
 from data_pipelines import rows as rows_lib
 from ttt_jax import assets as assets_lib
 from ttt_jax import errors
-from ttt_jax.evaluation import curves, judge, markup, packed_row, sounds, summary, transcripts
-from ttt_jax.evaluation.markup import element
+from ttt_jax.evaluation import curves, judge, sounds, summary, transcripts
+from ttt_jax.pages import markup, packed_row, page
+from ttt_jax.pages.markup import element
 from ttt_jax.sampling import session as session_lib
 
 _SPOKEN, _ANSWERED, _WRITTEN = 6, 4, 12  # examples of each task
 
-# Whoever opens the file loads nothing from anywhere.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
+_LEAD = (
+  'One Transformer learned text from left to right, and audio by masked diffusion inside '
+  'spans. This page shows what it makes of records that it was not trained on, judged by '
+  'an independent listener.'
+)
 
 table = summary.table
 
@@ -60,50 +64,15 @@ def write(
   Raises:
     OSError: the file cannot be written.
   """
-  sections = _sections(results, heard, session, checkpoint, data, split)
-  page = _page(results, _facts(heard, session, checkpoint, data), sections)
-  pathlib.Path(path).write_text(f'<!doctype html>\n{page}\n', encoding='utf-8')
-
-
-def _page(
-  results: Mapping[str, Any], facts: dict[str, str], sections: dict[str, tuple]
-) -> markup.Html:
-  style = pathlib.Path(__file__).with_suffix('.css').read_text(encoding='utf-8')
-  head = element(
-    'head',
-    element('meta', charset='utf-8'),
-    element('meta', name='viewport', content='width=device-width, initial-scale=1'),
-    element('meta', http_equiv='Content-Security-Policy', content=_POLICY),
-    element('title', 'Evaluation of a ttt_jax model'),
-    element('style', markup.Html(style)),
+  page.write(
+    path,
+    name='Evaluation of a ttt_jax model',
+    title='How well the model reads, listens and speaks',
+    lead=_LEAD,
+    facts=_facts(heard, session, checkpoint, data),
+    sections=_sections(results, heard, session, checkpoint, data, split),
+    note=results.get('note'),
   )
-  links = [element('a', title, href=f'#{name}') for name, (title, _) in sections.items()]
-  note = results.get('note')
-  header = element(
-    'header',
-    element('p', 'ttt_jax', class_='brand'),
-    element('h1', 'How well the model reads, listens and speaks'),
-    element(
-      'p',
-      'One Transformer learned text from left to right, and audio by masked diffusion inside '
-      'spans. This page shows what it makes of records that it was not trained on, judged by '
-      'an independent listener.',
-      class_='lead',
-    ),
-    element('p', element('strong', 'Note. '), note, class_='note') if note else '',
-    markup.definitions(facts),
-    element('nav', *links, aria_label='Sections'),
-  )
-  main = element(
-    'main', *(_section(name, *parts) for name, parts in sections.items()), id='main'
-  )
-  skip = element('a', 'Skip to the results', href='#main', class_='skip')
-  return element('html', head, element('body', skip, header, main), lang='en')
-
-
-def _section(name: str, title: str, content: markup.Html) -> markup.Html:
-  heading = element('h2', element('a', title, href=f'#{name}'))
-  return element('section', heading, content, id=name)
 
 
 def _facts(heard, session, checkpoint, data) -> dict[str, str]:

@@ -1,52 +1,17 @@
 """Speech to listen to and to look at: players, spectrograms and transcripts."""
 
-import io
 import math
-import wave as wave_lib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ttt_jax import assets as assets_lib
-from ttt_jax.codecs import audio_io, spectrogram
-from ttt_jax.evaluation import judge, markup, plots, transcripts
-from ttt_jax.evaluation.markup import element
+from ttt_jax.evaluation import judge, transcripts
+from ttt_jax.pages import markup, sound
+from ttt_jax.pages.markup import element
 
 _BUDGET = 3_600_000  # bytes of samples that a report may hold
 _LONGEST = 6.0  # seconds of a waveform that are kept: one that runs on dwarfs the others
-_LOUDEST = 3.5  # natural log of mel magnitude that is drawn brightest
-
-# From the floor to the brightest, in even steps.
-_COLOURS = ((13, 14, 34), (56, 30, 104), (150, 45, 110), (232, 110, 64), (253, 236, 178))
-
-
-def wav(samples: np.ndarray, sample_rate: int) -> bytes:
-  """A WAV file, 16-bit mono.
-
-  Args:
-    samples: float32 [S]; beyond full scale they are clipped.
-    sample_rate: samples a second.
-  """
-  stream = io.BytesIO()
-  with wave_lib.open(stream, 'wb') as file:
-    file.setnchannels(1)
-    file.setsampwidth(2)
-    file.setframerate(sample_rate)
-    file.writeframes(np.rint(np.clip(samples, -1, 1) * 32767).astype('<i2').tobytes())
-  return stream.getvalue()
-
-
-def picture(samples: np.ndarray, sample_rate: int) -> bytes:
-  """The log-mel spectrogram of float32 [S] samples, S > 0, as PNG; low sounds lie below."""
-  heard = audio_io.resample(samples, sample_rate, spectrogram.SAMPLE_RATE)
-  mels = spectrogram.log_mel(spectrogram.normalise_level(heard))
-  scale = (mels - spectrogram.LOG_FLOOR) / (_LOUDEST - spectrogram.LOG_FLOOR)
-  shades = 64
-  pixels = np.rint(np.clip(scale, 0, 1) * (shades - 1)).astype(np.uint8).T[::-1]
-  places = np.linspace(0, len(_COLOURS) - 1, shades)
-  colours = np.array(_COLOURS, np.float64).T
-  palette = np.stack([np.interp(places, range(len(_COLOURS)), c) for c in colours], 1)
-  return plots.png(pixels, np.rint(palette).astype(np.uint8))
 
 
 def spread(items: Sequence[judge.Heard], count: int) -> list[judge.Heard]:
@@ -132,20 +97,8 @@ def _sound(
   length = f'{seconds:.1f} s'
   if len(shown) < len(samples):
     length = f'first {len(shown) / sample_rate:.1f} s of {length}'
-  image = element(
-    'img',
-    src=plots.data_uri('image/png', picture(shown, sample_rate)),
-    alt=f'Log-mel spectrogram, {label}, {length}',
-    style=f'width:{100 * len(shown) / longest:.1f}%',
-  )
-  player = element(
-    'audio',
-    controls=True,
-    preload='metadata',
-    src=plots.data_uri('audio/wav', wav(shown, sample_rate)),
-    aria_label=label,
-  )
+  player = sound.player(shown, sample_rate, f'{label}, {length}', len(shown) / longest)
   said = element('p', 'Heard: ', transcripts.marked(reference, heard), class_='said')
   title = element('h4', name, ' ', element('small', length))
   verdict = element('p', transcripts.score(reference, heard))
-  return element('section', title, element('div', image, class_='mel'), player, said, verdict)
+  return element('section', title, player, said, verdict)

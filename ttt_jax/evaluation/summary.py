@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ttt_jax.evaluation import markup
-from ttt_jax.evaluation.markup import element
+from ttt_jax.pages import markup
+from ttt_jax.pages.markup import element
 
 
 class Row(NamedTuple):

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from ttt_jax.evaluation import markup
-from ttt_jax.evaluation.markup import element
+from ttt_jax.pages import markup
+from ttt_jax.pages.markup import element
 
 
 class Pair(NamedTuple):

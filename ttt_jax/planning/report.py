@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from ttt_jax.evaluation import markup
-from ttt_jax.evaluation.markup import element
 from ttt_jax.model import formula
+from ttt_jax.pages import markup
+from ttt_jax.pages.markup import element
 from ttt_jax.planning.plan import Plan
 
 GIB = 2**30

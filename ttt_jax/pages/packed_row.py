@@ -7,8 +7,8 @@ import numpy as np
 
 from ttt_jax import batch as batch_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.evaluation import markup
-from ttt_jax.evaluation.markup import element
+from ttt_jax.pages import markup
+from ttt_jax.pages.markup import element
 
 _TONES = 4  # colours of documents, one after the other
 

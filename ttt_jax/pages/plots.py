@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ttt_jax.evaluation import markup
-from ttt_jax.evaluation.markup import element
+from ttt_jax.pages import markup
+from ttt_jax.pages.markup import element
 
 Points = Sequence[tuple[float, float]]
 
