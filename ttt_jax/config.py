@@ -7,6 +7,7 @@ value out of range.
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 from collections.abc import Mapping
@@ -70,6 +71,10 @@ class Data:
   def directories(self) -> list[str]:
     """The folders of the data sets."""
     return [name.strip() for name in self.directory.split(',') if name.strip()]
+
+  def alone(self, directory: str | os.PathLike) -> 'Data':
+    """The same of one data set by itself, without its part in a mixture."""
+    return dataclasses.replace(self, directory=str(directory), weights=(), changes=())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The report of an evaluation: one HTML file that needs nothing else, and a table of text."""
 
-import dataclasses
 import importlib.metadata
 import os
 import pathlib
@@ -167,7 +166,7 @@ def _row(session: session_lib.Session, data) -> markup.Html:
   config = session.config
   try:
     source = records.Source(data, config.data.split)
-    alone = dataclasses.replace(config.data, directory=str(data), weights=(), changes=())
+    alone = config.data.alone(data)
     rows = rows_lib.Rows([source], alone, config.mask, config.objective, config.seed)
     return packed_row.picture(rows[0], session.assets.vocabulary)
   except errors.UserError as error:

@@ -24,7 +24,8 @@ def batch(
   """
   first, count = step * config.data.batch_size, min(_MOST, config.data.batch_size)
   try:
-    rows = rows_lib.Rows(source, config.data, config.mask, config.objective, config.seed)
+    alone = config.data.alone(source.directory)
+    rows = rows_lib.Rows([source], alone, config.mask, config.objective, config.seed)
     return first, [rows[first + i] for i in range(count)]
   except errors.UserError:
     raise
