@@ -22,7 +22,8 @@ import record
 from flax import linen as nn
 
 from configs import tiny
-from data_pipelines import loader, records, rows
+from data_pipelines import records
+from data_pipelines.stream import loader, rows
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.ops import cross_entropy

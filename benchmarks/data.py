@@ -26,8 +26,9 @@ import record
 from absl import flags
 
 from configs import ttt_0p5b, ttt_7b
-from data_pipelines import loader, packing, records, rows
-from data_pipelines import plan as plan_lib
+from data_pipelines import records
+from data_pipelines.stream import loader, packing, rows
+from data_pipelines.stream import plan as plan_lib
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
 from ttt_jax import chat, chips

@@ -25,7 +25,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from configs import tiny
-from data_pipelines import packing
+from data_pipelines.stream import packing
 from ttt_jax import config as config_lib
 from ttt_jax import mask
 from ttt_jax.model import transformer

@@ -21,7 +21,7 @@ import numpy as np
 import record
 
 from configs import base
-from data_pipelines import packing
+from data_pipelines.stream import packing
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 from ttt_jax import mask as mask_lib

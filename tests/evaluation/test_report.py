@@ -13,7 +13,8 @@ from parsed import Page
 from toy_rows import VOCABULARY, packed
 
 from configs import base
-from data_pipelines import records, rows
+from data_pipelines import records
+from data_pipelines.stream import rows
 from ttt_jax import config as config_lib
 from ttt_jax.evaluation import judge, report, transcripts
 

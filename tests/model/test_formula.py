@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import make_config
 
-from data_pipelines import loader, rows
+from data_pipelines.stream import loader, rows
 from ttt_jax import mask
 from ttt_jax.model import formula, transformer
 

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 
-from data_pipelines import items, preparation, records, sources
+from data_pipelines import items, records
+from data_pipelines.preparing import preparation
+from data_pipelines.reading import sources
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, folders
 

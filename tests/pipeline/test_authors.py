@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines import authors, records
+from data_pipelines import records
+from data_pipelines.converting import authors
 from ttt_jax import chat
 
 AUDIO = '<|begin_of_audio|><|audio_3|><|audio_7|><|end_of_audio|>'

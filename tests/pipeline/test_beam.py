@@ -5,9 +5,9 @@ import pytest
 import stand_ins
 from test_preparation import BAD, tree, write_lines
 
-from data_pipelines import preparation
+from data_pipelines.preparing import preparation
 
-beam = pytest.importorskip('data_pipelines.beam')
+beam = pytest.importorskip('data_pipelines.preparing.beam')
 
 # What the DirectRunner runs; by that name it would first look for another on the network.
 RUNNER = ['--runner=FnApiRunner']

@@ -8,8 +8,9 @@ from conftest import CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import authors, conversion, data_config, manifest, sources
+from data_pipelines.converting import authors, conversion, data_config, manifest
 from data_pipelines.items import Rejected
+from data_pipelines.reading import sources
 from data_pipelines.records import DataError, Record, check_record
 from ttt_jax import assets as assets_lib
 from ttt_jax import vocabulary as vocabulary_lib

@@ -4,8 +4,8 @@ from conftest import CODES, WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import authors, interleave
-from data_pipelines.interleave import Word
+from data_pipelines.converting import authors, interleave
+from data_pipelines.converting.interleave import Word
 from ttt_jax import chat
 
 ids = st.lists(st.integers(10, 399), max_size=80)

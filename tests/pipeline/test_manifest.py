@@ -6,8 +6,9 @@ import pytest
 import soundfile
 from conftest import CODES
 
-from data_pipelines import clips, conversion, interleave, sources
+from data_pipelines.converting import clips, conversion, interleave
 from data_pipelines.items import Rejected
+from data_pipelines.reading import sources
 from data_pipelines.records import Record
 from ttt_jax import chat
 from ttt_jax.codecs import codec as codec_lib

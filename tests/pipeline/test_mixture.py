@@ -6,7 +6,8 @@ from conftest import CODES, make_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines import mixture, records
+from data_pipelines import records
+from data_pipelines.stream import mixture
 from ttt_jax import assets as assets_lib
 from ttt_jax.codecs import external
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import packing
+from data_pipelines.stream import packing
 
 
 def fill(lengths, capacity):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from data_pipelines import sources
 from data_pipelines.items import Item, Rejected
+from data_pipelines.reading import sources
 from data_pipelines.records import DataError
 
 TURN = st.fixed_dictionaries(

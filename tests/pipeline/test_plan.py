@@ -11,8 +11,8 @@ from conftest import make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import plan as plan_lib
 from data_pipelines import records
+from data_pipelines.stream import plan as plan_lib
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,8 @@ import sys
 import pytest
 import stand_ins
 
-from data_pipelines import preparation, records, workers
+from data_pipelines import records
+from data_pipelines.preparing import preparation, workers
 from ttt_jax import folders
 
 ROOT = pathlib.Path(preparation.__file__).parents[1]

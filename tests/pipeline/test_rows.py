@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from conftest import make_config
 
-from data_pipelines import loader, mixture, records, rows
+from data_pipelines import records
+from data_pipelines.stream import loader, mixture, rows
 from ttt_jax import batch as batch_lib
 from ttt_jax import mask
 

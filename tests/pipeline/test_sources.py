@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import data_config, sources
+from data_pipelines.converting import data_config
 from data_pipelines.items import Item, Rejected
+from data_pipelines.reading import sources
 from data_pipelines.records import DataError
 
 texts = st.text(st.characters(exclude_categories=['Cs']), max_size=12)

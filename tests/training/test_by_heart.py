@@ -6,7 +6,8 @@ import numpy as np
 import sources
 from conftest import make_config
 
-from data_pipelines import authors, records
+from data_pipelines import records
+from data_pipelines.converting import authors
 from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint
 from ttt_jax.conversion import from_hf

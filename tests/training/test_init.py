@@ -9,7 +9,7 @@ import optax
 import pytest
 from conftest import make_config
 
-from data_pipelines import loader, rows
+from data_pipelines.stream import loader, rows
 from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint
 from ttt_jax import config as config_lib

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_config
 
-from data_pipelines import loader, rows
+from data_pipelines.stream import loader, rows
 from ttt_jax import losses
 from ttt_jax.model import formula
 from ttt_jax.training import metrics

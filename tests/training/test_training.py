@@ -9,7 +9,7 @@ import pytest
 from conftest import make_config
 from flax import linen as nn
 
-from data_pipelines import loader, rows
+from data_pipelines.stream import loader, rows
 from ttt_jax import checkpoint, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer

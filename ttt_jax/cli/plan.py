@@ -12,8 +12,8 @@ import pathlib
 import tqdm
 from absl import flags
 
-from data_pipelines import loader, mixture
-from data_pipelines import rows as rows_lib
+from data_pipelines.stream import loader, mixture
+from data_pipelines.stream import rows as rows_lib
 from ttt_jax import config as config_lib
 from ttt_jax import errors, sharding
 from ttt_jax import vocabulary as vocabulary_lib

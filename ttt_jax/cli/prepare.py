@@ -17,7 +17,9 @@ import time
 import tqdm
 from absl import flags
 
-from data_pipelines import conversion, piecework, preparation, sources
+from data_pipelines.converting import conversion
+from data_pipelines.preparing import piecework, preparation
+from data_pipelines.reading import sources
 from ttt_jax import assets as assets_lib
 from ttt_jax import errors
 from ttt_jax.cli import settings
@@ -103,7 +105,7 @@ def _prepare(job: preparation.Job) -> preparation.Result:
     with _Progress() as progress:
       return preparation.prepare(_OUT.value, job, processes, progress)
   try:
-    from data_pipelines import beam  # an extra
+    from data_pipelines.preparing import beam  # an extra
   except ImportError as error:
     raise errors.UserError('--beam needs the extra: pip install "ttt_jax[beam]"') from error
   return beam.prepare(_OUT.value, job, [f'--{option}' for option in _BEAM.value])

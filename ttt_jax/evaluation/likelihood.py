@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import rows
+from data_pipelines.stream import rows
 from ttt_jax import batch as batch_lib
 from ttt_jax import chat
 from ttt_jax import config as config_lib

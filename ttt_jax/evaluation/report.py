@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from data_pipelines import records
-from data_pipelines import rows as rows_lib
+from data_pipelines.stream import rows as rows_lib
 from ttt_jax import assets as assets_lib
 from ttt_jax import errors
 from ttt_jax.evaluation import curves, judge, sounds, summary, transcripts

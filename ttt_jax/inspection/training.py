@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import records
-from data_pipelines import rows as rows_lib
+from data_pipelines.stream import rows as rows_lib
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 from ttt_jax import errors

@@ -4,7 +4,7 @@ import pathlib
 
 from absl import logging
 
-from data_pipelines import loader, mixture, rows
+from data_pipelines.stream import loader, mixture, rows
 from ttt_jax import config as config_lib
 from ttt_jax.training import loop, state
 

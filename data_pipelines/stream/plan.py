@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from data_pipelines import cache, mixture, packing, records
+from data_pipelines import cache, records
+from data_pipelines.stream import mixture, packing
 from ttt_jax import config as config_lib
 from ttt_jax.diffusion import corruption
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import grain
 
-from data_pipelines import rows as rows_lib
+from data_pipelines.stream import rows as rows_lib
 from ttt_jax import batch as batch_lib
 
 

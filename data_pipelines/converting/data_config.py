@@ -10,7 +10,8 @@ import math
 import pathlib
 from typing import Any
 
-from data_pipelines import records, sources
+from data_pipelines import records
+from data_pipelines.reading import sources
 from ttt_jax import config as config_lib
 
 _KEYS = ('path', 'sample_ratio', 'data_type', 'task')

@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines import items, piecework, records, shards, workers
+from data_pipelines import items, records, shards
+from data_pipelines.preparing import piecework, workers
 from ttt_jax import assets as assets_lib
 from ttt_jax import errors, folders
 

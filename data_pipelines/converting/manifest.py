@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines import interleave, sources
+from data_pipelines.converting import interleave
+from data_pipelines.reading import sources
 from ttt_jax import chat
 from ttt_jax import config as config_lib
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines import plan as plan_lib
 from data_pipelines import records
+from data_pipelines.stream import plan as plan_lib
 from ttt_jax import batch as batch_lib
 from ttt_jax import chat, mask
 from ttt_jax import config as config_lib

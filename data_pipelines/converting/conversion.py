@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines import authors, clips, data_config, manifest, records, sources
+from data_pipelines import records
+from data_pipelines.converting import authors, clips, data_config, manifest
 from data_pipelines.items import Item, Rejected
+from data_pipelines.reading import sources
 from data_pipelines.reading.confined import inside
 from data_pipelines.reading.found import EXCERPT
 from ttt_jax import assets as assets_lib

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.options import pipeline_options
 
-from data_pipelines import piecework, preparation
+from data_pipelines.preparing import piecework, preparation
 from ttt_jax import folders
 
 

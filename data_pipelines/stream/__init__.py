@@ -1,0 +1,1 @@
+"""The endless stream of packed rows of a mixture of data sets, and its batches."""
