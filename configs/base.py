@@ -36,6 +36,11 @@ def get_config() -> ml_collections.ConfigDict:
   m.causal_prompt = False  # read the user's audio left to right
 
   c.objective = o = ml_collections.ConfigDict()
+  # 'one_stream': the paper's. 'two_stream': clean documents, and behind each a noisy copy of
+  # its response audio, in which each span (mask.audio = 'span') or block sees what decoding
+  # will show it; needs banom = ppm = 0.
+  o.layout = 'one_stream'
+  o.copies = 1  # noisy copies of each response span, where layout = 'two_stream'
   o.schedule = 'linear'  # 'linear', 'cosine' or 'polynomial': alpha(t) of the diffusion
   o.power = 2.0  # of the polynomial schedule
   o.epsilon = 1e-3  # the least probability of masking
