@@ -96,6 +96,8 @@ def test_copies_hold_the_audio_of_responses_at_its_positions(
   np.testing.assert_array_equal(masked, out.weights[size:] > 0)
   np.testing.assert_array_equal(masked, out.noise[size:] > 0)
   np.testing.assert_array_equal(out.inputs[:size], document.tokens)
+  _, twins = np.unique(copied.starts, return_inverse=True)
+  np.testing.assert_array_equal(copied.index, twins)  # no two groups share a time
   block = two_stream.block_of(config.mask)
   assert two_stream.copied_lengths(document, block, v)[0] * copies == len(wanted)
 
@@ -218,6 +220,7 @@ def test_rows_are_planned_and_packed(source, documents, audio, copies):
       lengths[row] = sum(len(one.inputs) for one in laid_ones)
     assert lengths.max() <= 256
     first += len(window)
+    assert made.plan.locate(first) == (number + 1, 0)  # what was kept on disk is of this layout
     cuts += (window.cuts > 0).sum()
   assert cuts > 20
   # The plan knows the length of everything that it packs, cut or not.
