@@ -44,6 +44,8 @@ def get_config() -> ml_collections.ConfigDict:
   o.schedule = 'linear'  # 'linear', 'cosine' or 'polynomial': alpha(t) of the diffusion
   o.power = 2.0  # of the polynomial schedule
   o.epsilon = 1e-3  # the least probability of masking
+  # Times are drawn from here; (0.0, 1.0) trains the bound on the likelihood, less of it part.
+  o.time_range = (0.0, 1.0)
   o.normalization = 'document'  # 'document': means within each document (the paper), 'token'
   o.banom = 0.3  # probability that a document trains text only, on clean audio
   o.ppm = 0.3  # probability that the spans before a random one stay clean

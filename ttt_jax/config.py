@@ -99,6 +99,7 @@ class Objective:
   schedule: str
   power: float
   epsilon: float
+  time_range: tuple[float, float]
   normalization: str
   banom: float
   ppm: float
@@ -125,6 +126,8 @@ class Objective:
       for name in ('banom', 'ppm'):
         what = "0 where objective.layout='two_stream': there all text and past audio is clean"
         _require(getattr(self, name) == 0, f'objective.{name}', getattr(self, name), what)
+    low, high = self.time_range
+    _require(0 <= low < high <= 1, 'objective.time_range', self.time_range, 'within [0, 1]')
     low, high = self.sst_range
     _require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
 

@@ -112,7 +112,7 @@ def copy(
 
 
 def times(time: float, copies: Copies, number: int) -> np.ndarray:
-  """A time in [0, 1) for each group, float64 [g].
+  """A number in [0, 1) for the time of each group, float64 [g].
 
   Groups that follow each other get far times, and the copies of one group times that are
   evenly apart, so that both cover [0, 1] better than independent draws.
@@ -138,7 +138,7 @@ def corrupt(
     vocabulary: gives the mask token and the classes.
   """
   copies = copy(document, block_of(mask_config), objective.copies, vocabulary)
-  t = times(draws.time, copies, objective.copies)
+  t = schedule.time(objective, times(draws.time, copies, objective.copies))
   p = schedule.noise(objective, t)[copies.group]
   weights = schedule.weight(objective, t)[copies.group]
   if draws.dropped:
