@@ -9,7 +9,7 @@ pytest.importorskip('espeakng_loader')
 pytest.importorskip('jiwer')
 pytest.importorskip('pocketsphinx')
 
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation import recogniser
 
@@ -18,7 +18,7 @@ RATE = speech.SAMPLE_RATE
 
 @pytest.fixture(scope='module')
 def digits():
-  return recogniser.Recogniser(sentences.DIGITS)
+  return recogniser.Recogniser(sums.DIGITS)
 
 
 def _rate(listener, texts):
@@ -27,18 +27,18 @@ def _rate(listener, texts):
 
 
 def test_digit_strings_are_heard(digits):
-  assert _rate(digits, sentences.make_world(0, 15, seed=5).test_strings) <= 0.02
+  assert _rate(digits, sums.make_world(0, 15, seed=5).test_strings) <= 0.02
 
 
 def test_questions_are_heard():
-  questions = sentences.make_world(0, 0, seed=5).test_questions[::8]
-  listener = recogniser.Recogniser(sentences.WORDS)
+  questions = sums.make_world(0, 0, seed=5).test_questions[::8]
+  listener = recogniser.Recogniser(sums.WORDS)
   assert _rate(listener, [q.text for q in questions]) <= 0.03
 
 
 def test_single_numbers_are_heard():
-  listener = recogniser.Recogniser(sentences.NUMBERS, single=True)
-  assert _rate(listener, sentences.NUMBERS) <= 0.06  # one of nineteen
+  listener = recogniser.Recogniser(sums.NUMBERS, single=True)
+  assert _rate(listener, sums.NUMBERS) <= 0.06  # one of nineteen
 
 
 def test_what_is_heard_does_not_depend_on_order_level_or_rate(digits):
