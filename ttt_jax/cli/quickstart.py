@@ -19,7 +19,8 @@ from data_pipelines.little_world import prepare
 from ttt_jax import checkpoint
 from ttt_jax import config as config_lib
 from ttt_jax.cli import settings
-from ttt_jax.evaluation import evaluate, report
+from ttt_jax.evaluation import evaluate, offline, summary
+from ttt_jax.evaluation import suite as suite_lib
 from ttt_jax.training import train
 
 _CONFIG = settings.define_config('configs/tiny.py')
@@ -90,7 +91,7 @@ def quickstart(
   stages.run(
     'evaluate',
     path.exists() and trained,
-    lambda: evaluate.evaluate(str(run), str(data), 'test', str(folder), **more),
+    lambda: offline.run(suite_lib.standard(str(data)), [str(run)], str(folder), **more),
   )
   return json.loads(path.read_text(encoding='utf-8'))
 
@@ -127,7 +128,7 @@ def main():
     config, world = shorten(config, world)
     note = FAST_NOTE
   results = quickstart(config, world, folder, _INSTALL.value, note)
-  print('\n' + report.table(results))
+  print('\n' + summary.table(results))
   generate = shutil.which('ttt-generate', path=str(pathlib.Path(sys.executable).parent))
   generate = generate or 'ttt-generate'
   print(f'\nreport:  {(folder / evaluate.REPORT).resolve()}')

@@ -122,9 +122,9 @@ class Suite:
     return dataclasses.asdict(self)
 
 
-def standard(data: str, split: str = 'test') -> Suite:
+def standard(data: str) -> Suite:
   """The built-in suite: every task that the records of a data set name."""
-  return read(STANDARD, data=data, split=split)
+  return read(STANDARD, data=data)
 
 
 def read(path: str | pathlib.Path, data: str = '', split: str = '') -> Suite:
