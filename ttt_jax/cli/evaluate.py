@@ -14,8 +14,7 @@ from absl import flags
 
 from ttt_jax import errors
 from ttt_jax.cli import settings
-from ttt_jax.evaluation import offline, summary
-from ttt_jax.evaluation import suite as suite_lib
+from ttt_jax.evaluation import offline, suite_file, summary
 
 _CHECKPOINT = flags.DEFINE_list(
   'checkpoint', None, 'Folders of runs; the others are compared with the first.', required=True
@@ -36,7 +35,7 @@ def main():
   """
   if not (_SUITE.value or _DATA.value):
     raise errors.UserError('give --data=DATA, or --suite=FILE.yaml, or both')
-  suite = suite_lib.read(_SUITE.value or suite_lib.STANDARD, _DATA.value, _SPLIT.value)
+  suite = suite_file.read(_SUITE.value or suite_file.STANDARD, _DATA.value, _SPLIT.value)
   command = ' '.join(sys.argv)
   results = offline.run(suite, _CHECKPOINT.value, _OUT.value, command=command)
   print(summary.table(results))

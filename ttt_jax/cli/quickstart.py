@@ -19,8 +19,7 @@ from data_pipelines.little_world import prepare
 from ttt_jax import checkpoint
 from ttt_jax import config as config_lib
 from ttt_jax.cli import settings
-from ttt_jax.evaluation import evaluate, offline, summary
-from ttt_jax.evaluation import suite as suite_lib
+from ttt_jax.evaluation import evaluate, in_training, offline, suite_file, summary
 from ttt_jax.training import train
 
 _CONFIG = settings.define_config('configs/tiny.py')
@@ -85,13 +84,14 @@ def quickstart(
     stages.add('install', install_seconds)
   stages.run('prepare', data.exists(), lambda: prepare.prepare(data, world))
   trained = _trained(run, checked.train.steps)
-  stages.run('train', trained, lambda: train.train(checked, str(run)))
+  judge = in_training.judge(checked, run)
+  stages.run('train', trained, lambda: train.train(checked, run, judge=judge))
   path = folder / evaluate.RESULTS
   more = {'seconds': stages.seconds, 'command': ' '.join(sys.argv), 'note': note}
   stages.run(
     'evaluate',
     path.exists() and trained,
-    lambda: offline.run(suite_lib.standard(str(data)), [str(run)], str(folder), **more),
+    lambda: offline.run(suite_file.standard(str(data)), [str(run)], str(folder), **more),
   )
   return json.loads(path.read_text(encoding='utf-8'))
 

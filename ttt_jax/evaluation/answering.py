@@ -48,10 +48,10 @@ class Asked:
     Raises:
       SuiteError: the task's settings of decoding do not fit the candidate.
     """
-    self._task, self._seed, self._candidate = task, seed, candidate
+    self._task, self._seed, self._candidate, self._writes = task, seed, candidate, writes
     self._items, self.failures = items.chosen, list(items.broken)
     try:
-      self._sampling = candidate.sampling(task.sampling)
+      self._sampling = candidate_lib.sampling(candidate.config, task.sampling)
     except errors.UserError as error:
       raise suite_lib.SuiteError(
         f'task {task.name!r}, checkpoint {candidate.name}: {error}'
@@ -144,4 +144,5 @@ class Asked:
 
   def _progress(self, what: Iterable[Any], total: int, name: str) -> Iterable[Any]:
     title = f'{self._candidate.name}: {self._task.name}, {name}'
-    return tqdm.tqdm(what, total=total, desc=title, unit='', leave=False)
+    quiet = not self._writes
+    return tqdm.tqdm(what, total=total, desc=title, unit='', leave=False, disable=quiet)

@@ -75,16 +75,6 @@ class Candidate:
     self.count = sum(leaf.size for leaf in jax.tree.leaves(params))
     self.fingerprint = fingerprint(params)
 
-  def sampling(self, changes: Mapping[str, Any]) -> config_lib.Sampling:
-    """Settings of decoding: the run's, with changes.
-
-    Raises:
-      ConfigError: they do not fit.
-    """
-    values = dataclasses.asdict(self.config.sampling) | dict(changes)
-    whole = self.config.to_dict() | {'sampling': values}
-    return config_lib.from_config_dict(whole).sampling
-
   def decoder(self, sampling: config_lib.Sampling) -> decoder.Decoder:
     """One with the parameters that there are now."""
     mesh, params = None, self.params
@@ -111,6 +101,16 @@ class Candidate:
         self._mesh,
       )
     return self._scorer
+
+
+def sampling(config: config_lib.Config, changes: Mapping[str, Any]) -> config_lib.Sampling:
+  """Settings of decoding: those of a run, with changes.
+
+  Raises:
+    ConfigError: they do not fit.
+  """
+  values = dataclasses.asdict(config.sampling) | dict(changes)
+  return config_lib.from_config_dict(config.to_dict() | {'sampling': values}).sampling
 
 
 def fingerprint(params: Any) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 
 from data_pipelines import records
+from ttt_jax import assets as assets_lib
 from ttt_jax import errors
 from ttt_jax.evaluation import answering, hearing, judging, metrics, voices
 from ttt_jax.evaluation import candidate as candidate_lib
@@ -86,6 +88,12 @@ class Evaluation:
     if not self._tasks:
       raise suite_lib.SuiteError('no task of the suite has a record in these data sets')
 
+  def refuse_mismatch(self, assets: assets_lib.Assets, name: str) -> None:
+    """Raises AssetError where a data set was made with other assets than `name` has."""
+    for _, sources, _ in self._tasks:
+      directory = sources[0].directory
+      assets.refuse_mismatch(sources[0].fingerprints, f'{directory}, beside {name},')
+
   def judge(
     self, loaders: Sequence[Callable[[], candidate_lib.Candidate]], **more: Any
   ) -> Judged | None:
@@ -106,16 +114,15 @@ class Evaluation:
     for load in loaders:
       candidate = load()
       candidates.append(candidate)
-      for _, sources, _ in self._tasks:
-        candidate.assets.refuse_mismatch(
-          sources[0].fingerprints, f'{sources[0].directory}, beside {candidate.name},'
-        )
+      self.refuse_mismatch(candidate.assets, candidate.name)
+      _meet()
       asked = [
         answering.Asked(
           task.task, self.suite.seed, candidate, task.items, self._kept, self._writes
         )
         for task, *_ in self._tasks
       ]
+      _meet()
       for one in asked:
         one.ask()
       candidate.release()
@@ -165,6 +172,12 @@ class Evaluation:
       return task
     floors, failures = listener.floors()
     return task._replace(floors=floors, failures=failures)
+
+
+def _meet() -> None:
+  """Waits for the other processes, so that all of them read the same of what is kept."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('evaluation')
 
 
 def too_many_failed(judged: Judged) -> str:
