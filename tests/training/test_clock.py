@@ -88,5 +88,6 @@ def test_data_that_come_while_devices_work_cost_nothing_and_late_ones_their_dela
 def test_a_clock_tells_shares():
   clock, _, _ = simulate(1, [(1, 2, 5, 1)])
   assert str(clock) == (
-    '10.0 s: step 50.0%, start 10.0%, compile 20.0%, data 10.0%, save 10.0%, evaluate 0.0%, rest 0.0%'
+    '10.0 s: step 50.0%, start 10.0%, compile 20.0%, data 10.0%, save 10.0%, evaluate 0.0%, '
+    'rest 0.0%'
   )

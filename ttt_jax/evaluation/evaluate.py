@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from data_pipelines import records
 from ttt_jax import assets as assets_lib
 from ttt_jax import errors
-from ttt_jax.evaluation import answering, hearing, judging, metrics, voices
+from ttt_jax.evaluation import answering, hearing, judging, text_metrics, voices
 from ttt_jax.evaluation import candidate as candidate_lib
 from ttt_jax.evaluation import items as items_lib
 from ttt_jax.evaluation import suite as suite_lib
@@ -79,7 +79,7 @@ class Evaluation:
       items = items_lib.collect(task, sources)
       if not (items.chosen or items.broken):
         continue
-      measures = {metric.title: metrics.measure(metric) for metric in task.answered}
+      measures = {metric.title: text_metrics.measure(metric) for metric in task.answered}
       listener = None
       if task.spoken and self._writes:
         listener = hearing.Listener(task, items, sources[0].assets, self._kept, self._writes)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ttt_jax.evaluation import bootstrap, items, metrics, suite
+from ttt_jax.evaluation import bootstrap, items, suite, text_metrics
 
 Counts = dict[str, np.ndarray]  # float64 [K] by item
 
@@ -44,7 +44,7 @@ class Task(NamedTuple):
 
   task: suite.Task
   items: items.Items
-  measures: Mapping[str, metrics.Measure]
+  measures: Mapping[str, text_metrics.Measure]
   floors: Mapping[str, Mapping[str, str]]
   failures: Sequence[items.Failure]
 
@@ -70,7 +70,7 @@ def figures(whole: suite.Suite, task: Task, outcomes: Mapping[str, Outcome]) -> 
     about = {'metric': metric.metric, 'of': metric.of, 'normaliser': metric.normaliser}
     made[metric.title] = about | _compared(whole, measure, by_model, by_floor)
   if task.task.likelihood:
-    measure = metrics.Measure('lower', 'nats', lambda *_: None, metrics.ratio)
+    measure = text_metrics.Measure('lower', 'nats', lambda *_: None, text_metrics.ratio)
     for title, part in _RATES.items():
       by_model = {
         name: {key: np.array(sums[part]) for key, sums in outcome.sums.items()}
@@ -94,7 +94,7 @@ def figures(whole: suite.Suite, task: Task, outcomes: Mapping[str, Outcome]) -> 
 
 def _counts(
   task: Task,
-  measure: metrics.Measure,
+  measure: text_metrics.Measure,
   said: Mapping[str, str],
   failures: list[items.Failure],
 ) -> Counts:
@@ -112,7 +112,7 @@ def _counts(
 
 def _compared(
   whole: suite.Suite,
-  measure: metrics.Measure,
+  measure: text_metrics.Measure,
   by_model: Mapping[str, Counts],
   by_floor: Mapping[str, Counts],
 ) -> dict[str, Any]:

@@ -25,23 +25,21 @@ class Log:
     text = json.dumps(about, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     self._path, self._writes = folder / f'{stem}-{name}.jsonl', writes
-    self._known: dict[str, Any] = {}
-    if self._path.exists():
-      self._read()
-    elif writes:
+    whole = self._whole() if self._path.exists() else b''
+    first, *lines = whole.decode('utf-8').splitlines() or [None]
+    self._known: dict[str, Any] = dict(map(json.loads, lines))
+    if first is None and writes:
       folder.mkdir(parents=True, exist_ok=True)
       self._append(about)
 
-  def _read(self) -> None:
-    """Takes the whole lines; one that was cut off is cut from the file."""
+  def _whole(self) -> bytes:
+    """The whole lines; one that was cut off is cut from the file."""
     content = self._path.read_bytes()
     whole = content[: content.rfind(b'\n') + 1]
     if self._writes and len(whole) < len(content):
       with self._path.open('r+b') as file:
         file.truncate(len(whole))
-    for line in whole.decode('utf-8').splitlines()[1:]:
-      name, result = json.loads(line)
-      self._known[name] = result
+    return whole
 
   def __contains__(self, name: str) -> bool:
     return name in self._known

@@ -151,7 +151,8 @@ class _Reader:
         field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
       )
       if field.name not in values:
-        self._require(not required, where, 'missing', 'there')
+        if required:
+          raise suite_lib.SuiteError(f'{self._path}: missing: {where}')
         continue
       value = values[field.name]
       kinds = {int: int, float: (int, float), str: str, bool: bool}.get(field.type)
@@ -160,9 +161,8 @@ class _Reader:
       if field.name == 'where':
         fits = isinstance(value, dict) and all(isinstance(name, str) for name in value)
       if field.type is str:
-        fits = fits and (
-          bool(value.strip()) or field.name == 'name' and cls is suite_lib.Metric
-        )
+        # A metric may have no name of its own.
+        fits = fits and bool(value.strip() or cls is suite_lib.Metric)
       name = getattr(field.type, '__name__', 'Mapping')
       self._require(fits, where, value, _WANTED.get(name, 'a section of keys'))
     return cls(**values)
