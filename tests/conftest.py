@@ -15,6 +15,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 # Before transformers is imported, which keeps the code of exports here, once a process.
 os.environ['HF_MODULES_CACHE'] = tempfile.mkdtemp()
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -53,6 +54,15 @@ def make_config(**changes) -> config_lib.Config:
   c.sampling.max_audio = 24
   c.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
   return config_lib.from_config_dict(c)
+
+
+@pytest.fixture(scope='module')
+def quick_to_compile():
+  """For what runs but a few times."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='session')

@@ -14,6 +14,8 @@ from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 from ttt_jax.training import state
 
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
+
 SIZES = [
   {'mesh__data': 2, 'mesh__fsdp': 2, 'mesh__sequence': 2},
   {'mesh__outer': 2, 'mesh__fsdp': 2, 'mesh__tensor': 2},
@@ -53,20 +55,22 @@ def test_answers_are_those_of_one_device(sizes):
   rule = optax.sgd(1.0)
   params = state.fresh(model, rule, mesh, state.layout(model, rule, mesh), 0).params
   params = jax.tree.map(lambda leaf: 2 * leaf if leaf.ndim > 2 else leaf, params)
-  sampling = dataclasses.replace(config.sampling, batch=8, temperature=0.5, max_text=6)
+  sampling = dataclasses.replace(
+    config.sampling, batch=4, temperature=0.5, max_text=4, max_audio=8
+  )
   rng = np.random.default_rng(0)
-  prompts = [rng.integers(0, 8, rng.integers(1, 20)) for _ in range(9)]  # one has to wait
+  prompts = [rng.integers(0, 8, rng.integers(1, 20)) for _ in range(5)]  # one has to wait
   parts = model, VOCABULARY, sampling, config.mask
   one = decoder.Decoder(parts[0], jax.device_get(params), *parts[1:])
   rows = sharding.of_rows(mesh)
   several = decoder.Decoder(parts[0], sharding.moved(params, rows), *parts[1:], rows)
   expected = one(prompts)
-  assert len({answer.tokens.tobytes() for answer in expected}) > 5
+  assert len({answer.tokens.tobytes() for answer in expected}) > 3
   for answer, wanted in zip(several(prompts), expected):
     np.testing.assert_array_equal(answer.tokens, wanted.tokens)
     assert answer.complete == wanted.complete
   other = one.with_params(jax.tree.map(np.zeros_like, jax.device_get(params)))
   shapes = list(one.compiled)
   assert [a.tokens.tolist() for a in other(prompts)] != [a.tokens.tolist() for a in expected]
-  assert one(prompts[:9])[0].tokens.tolist() == expected[0].tokens.tolist()
+  assert one(prompts)[0].tokens.tolist() == expected[0].tokens.tolist()
   assert len(set(one.compiled)) == len(one.compiled) >= len(shapes)

@@ -50,11 +50,12 @@ class Listener:
     Raises:
       UserError: the recogniser cannot be had, or the codec makes no sound.
     """
-    self._task, self._items, self._assets = task, items.chosen, assets
+    self._task, self._assets = task, assets
+    self._items = [item for item in items.chosen if _said(item, task.reference)]
     self._folder, self._writes = folder, writes
     try:
       assets.codec.require('decode')
-      texts = _texts(items.chosen, task.reference)
+      texts = _texts(self._items, task.reference)
       self._by_kind = {kind: kinds.make(task.recogniser, said) for kind, said in texts.items()}
     except errors.UserError as error:
       raise suite_lib.SuiteError(f'task {task.name!r} judges speech: {error}') from error
@@ -137,12 +138,17 @@ def _kind(item: items_lib.Item) -> str:
   return str(item.about.get('kind', ''))
 
 
+def _said(item: items_lib.Item, key: str) -> list[str]:
+  """What should be said; nothing where the record does not tell, as is reported elsewhere."""
+  try:
+    return item.references(key)
+  except ValueError:
+    return []
+
+
 def _texts(chosen: Sequence[items_lib.Item], key: str) -> dict[str, list[str]]:
-  """All that is said, by kind; each once, in order."""
+  """All that should be said, by kind; each once, in order."""
   texts: dict[str, set[str]] = {}
   for item in chosen:
-    try:
-      texts.setdefault(_kind(item), set()).update(item.references(key))
-    except ValueError:  # it is reported where it is asked
-      continue
+    texts.setdefault(_kind(item), set()).update(_said(item, key))
   return {kind: sorted(said) for kind, said in texts.items()}

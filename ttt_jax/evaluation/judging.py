@@ -73,10 +73,10 @@ def figures(whole: suite.Suite, task: Task, outcomes: Mapping[str, Outcome]) -> 
     measure = text_metrics.Measure('lower', 'nats', lambda *_: None, text_metrics.ratio)
     for title, part in _RATES.items():
       by_model = {
-        name: {key: np.array(sums[part]) for key, sums in outcome.sums.items()}
+        name: {key: np.array(sums[part]) for key, sums in outcome.sums.items() if sums[part][1]}
         for name, outcome in outcomes.items()
       }
-      if any(counts[1] for of_model in by_model.values() for counts in of_model.values()):
+      if any(by_model.values()):
         made[title] = {'metric': 'likelihood'} | _compared(whole, measure, by_model, {})
   total = len(task.items.chosen) + len(task.items.broken)
   return {

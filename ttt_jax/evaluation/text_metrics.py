@@ -5,6 +5,7 @@ them (see `bootstrap`).
 """
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ class Measure(NamedTuple):
   Attributes:
     better: 'lower' or 'higher'.
     unit: 'share', a figure in percent; 'points', of 100; or 'nats'.
-    counts: from what was said and the texts that would be right, float64 [K].
+    counts: from what was said and the texts that would be right, float64 [K]; raises
+      MetricError where there is nothing to compare with.
     figure: from float64 [K], sums of such counts, the figure; NaN where nothing was counted.
   """
 
@@ -49,7 +51,9 @@ def measure(metric: suite.Metric) -> Measure:
   made = _MAKERS[metric.metric](metric)
 
   def counts(said: str, references: Sequence[str]) -> np.ndarray:
-    right = [clean(text) for text in references]
+    right = [text for text in map(clean, references) if text]
+    if not right:
+      raise MetricError('the reference has no words (behind the normaliser)')
     return np.asarray(made.counts(clean(said), right), np.float64)
 
   return made._replace(counts=counts)
@@ -59,13 +63,10 @@ def _error_rate(process: str, metric: suite.Metric) -> Measure:
   """Edits over units of the reference; of several references, by the nearest one."""
   del metric
   jiwer = _library('jiwer', "pip install 'ttt_jax[speech]'")
-  unit = 'words' if process == 'process_words' else 'characters'
 
   def counts(said, references):
     pairs = []
     for reference in references:
-      if not reference:
-        raise MetricError(f'the reference has no {unit} (behind the normaliser)')
       out = getattr(jiwer, process)(reference, said)
       length = out.hits + out.substitutions + out.deletions
       pairs.append((out.substitutions + out.deletions + out.insertions, length))
@@ -91,10 +92,7 @@ def _accuracy(metric: suite.Metric) -> Measure:
     return said == reference
 
   def counts(said, references):
-    wanted = [text.split() for text in references]
-    if not all(wanted):
-      raise MetricError('the reference has no words (behind the normaliser)')
-    return float(any(right(said.split(), words) for words in wanted)), 1.0
+    return float(any(right(said.split(), text.split()) for text in references)), 1.0
 
   return Measure('higher', 'share', counts, ratio)
 
@@ -171,8 +169,6 @@ _MAKERS = {
 
 
 def _library(name: str, mend: str) -> Any:
-  import importlib
-
   try:
     return importlib.import_module(name)
   except ImportError as error:
