@@ -69,10 +69,10 @@ class _Scorer:
   def __init__(self, parrot):
     self._parrot = parrot
 
-  def rows(self, document, samples, seed):
+  def read(self, document, samples, seed):
     return document, samples, seed
 
-  def score(self, params, read, samples):
+  def score(self, params, read):
     self._parrot.spend()
     self._parrot.read += read
     return [

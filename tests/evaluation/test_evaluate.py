@@ -228,9 +228,7 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
       'MetricError: the reference has no words (behind the normaliser)'
     ),
     ('read', 'transcribe-7', 'parrot', 'answer'): 'ValueError: the record has no answer',
-    ('say', 'speak-2', 'parrot', 'answer'): (
-      "ValueError: the record has no text under 'text'"
-    ),
+    ('say', 'speak-2', 'parrot', 'answer'): ("ValueError: the record has no text under 'text'"),
     ('say', 'speak-6', '', 'listen'): failures['say', 'speak-6', '', 'listen'],
     ('say', 'speak-9', '', 'listen'): 'ZeroDivisionError: this one',
   }

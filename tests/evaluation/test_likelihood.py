@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import jax
@@ -6,10 +7,10 @@ import pytest
 from conftest import make_config
 from flax import linen as nn
 
-from ttt_jax import sharding
+from ttt_jax import mask, sharding
+from ttt_jax.diffusion import two_stream
 from ttt_jax.evaluation import likelihood
 from ttt_jax.model import transformer
-from ttt_jax.training import step
 
 pytestmark = pytest.mark.usefixtures('quick_to_compile')
 
@@ -19,12 +20,12 @@ def made(assets, config, mesh=None):
   model = transformer.Transformer(config.model, v.size)
   ids = np.zeros((1, 2), np.int32)
   params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
-  return model, params, likelihood.Scorer(model, v, config.mask, config.objective, mesh)
+  return params, likelihood.Scorer(model, v, config.mask, config.objective, mesh)
 
 
 def sums_of(scorer, params, documents, samples):
-  read = [scorer.rows(document, samples, seed) for seed, document in enumerate(documents)]
-  return scorer.score(params, read, samples)
+  read = [scorer.read(document, samples, seed) for seed, document in enumerate(documents)]
+  return scorer.score(params, read)
 
 
 @pytest.mark.parametrize('restrict', [False, True])
@@ -34,8 +35,8 @@ def test_a_model_that_knows_nothing_needs_the_log_of_the_ids(assets, documents, 
   text, audio = v.size, v.size
   if restrict:
     text, audio = v.audio_start, v.size - v.audio_start - 1  # the mask is never predicted
-  _, params, scorer = made(assets, config)
-  out = sums_of(scorer, jax.tree.map(np.zeros_like, params), documents[:4], 1)
+  params, scorer = made(assets, config)
+  out = sums_of(scorer, jax.tree.map(np.zeros_like, params), documents[:4], 2)
   for document, sums in zip(documents, out):
     targets = document.targets[1:] & (document.tokens[1:] < v.audio_start)
     assert sums.text_targets == targets.sum()
@@ -44,42 +45,64 @@ def test_a_model_that_knows_nothing_needs_the_log_of_the_ids(assets, documents, 
     assert sums.audio_nats == pytest.approx(math.log(audio) * sums.audio_tokens, rel=1e-5)
 
 
-def test_sums_are_those_of_the_loss_of_training(assets, documents):
-  config = make_config(objective__normalization='token')
-  v, (model, params, scorer) = assets.vocabulary, made(assets, config)
-  chosen = [scorer.rows(document, 2, 7)[:3] for document in documents[:3]]
-  assert all(map(len, chosen))
-  loss = jax.jit(
-    lambda batch: step.loss(model, v, config.objective, params, batch)[1].objective
-  )
-  for rows, sums in zip(chosen, scorer.score(params, chosen, 2)):
-    for part, nats in ((rows[:1], sums.text_nats), (rows[1:], 2 * sums.audio_nats)):
-      if part:
-        assert nats == pytest.approx(float(loss(scorer._batch(part))), rel=1e-5)
-
-
 def test_a_document_scores_the_same_beside_others_and_on_a_mesh(assets, documents):
   config = make_config(mesh__fsdp=2, mesh__sequence=2)
-  _, params, scorer = made(assets, config)
+  params, scorer = made(assets, config)
   together = sums_of(scorer, params, documents[:4], 2)
-  alone = scorer.score(params, [scorer.rows(documents[3], 2, 3)], 2)
-  np.testing.assert_allclose(alone[0], together[3], rtol=1e-5)
-  mesh = sharding.make_mesh(config.mesh)
-  _, _, on_mesh = made(assets, config, mesh)
-  np.testing.assert_allclose(
-    sums_of(on_mesh, params, documents[:4], 2), together, rtol=1e-4, atol=1e-4
-  )
+  (alone,) = scorer.score(params, [scorer.read(documents[3], 2, 3)])
+  np.testing.assert_allclose(alone, together[3], rtol=1e-5)
+  _, on_mesh = made(assets, config, sharding.make_mesh(config.mesh))
+  found = sums_of(on_mesh, params, documents[:4], 2)
+  np.testing.assert_allclose(found, together, rtol=1e-4, atol=1e-4)
 
 
-def test_exact_counts_mask_so_many_of_one_span_and_drop_what_follows(assets, documents):
-  objective = make_config(objective__normalization='token').objective
+@pytest.mark.parametrize('block', [None, 4])
+def test_counts_are_exact_and_spread_over_each_group(assets, documents, block):
+  v, samples = assets.vocabulary, 3
   document = next(d for d in documents if d.responses.sum() >= 2)
-  span = int(np.flatnonzero(document.responses)[0])
-  start, end = document.spans[span]
-  rng = np.random.default_rng(0)
-  for count in range(1, end - start + 1):
-    cut, out = likelihood.exact_count(document, span, count, rng, objective, assets.vocabulary)
-    masked = out.inputs == assets.vocabulary.mask
-    assert len(cut.tokens) == end and masked.sum() == count and not masked[:start].any()
-    np.testing.assert_allclose(out.weights[masked], (end - start) / count, rtol=1e-6)
-    assert (out.weights[~masked] == 0).all()
+  copies = two_stream.copy(document, block, samples, v)
+  masked, level = likelihood.exact_counts(copies, samples, np.random.default_rng(0))
+  for group, size in enumerate(copies.sizes):
+    here = copies.group == group
+    count = masked[here].sum()
+    np.testing.assert_allclose(level[here], count / size)
+    # One of the first, the second, the last third of 1..n, rounded.
+    part = (count - 1) * samples / size
+    assert part < copies.copy[group] + 1 and count * samples / size > copies.copy[group]
+
+
+@pytest.mark.parametrize('audio', ['span', 'block'])
+def test_the_bound_is_the_mean_over_all_ways_to_mask(assets, documents, audio):
+  """Brute force: every subset of every small group, each in a row of its own."""
+  v, config = assets.vocabulary, make_config(mask__audio=audio, mask__block_size=3)
+  model = transformer.Transformer(config.model, v.size)
+  ids = np.zeros((1, 2), np.int32)
+  params = nn.unbox(model.init(jax.random.key(1), ids, ids, ids, ids + 1)['params'])
+  document = next(d for d in documents if d.responses.any() and short(d))
+  run = jax.jit(lambda *view: jax.nn.log_softmax(model.apply({'params': params}, *view)))
+  wanted = 0.0
+  for start, end in document.spans[document.responses].tolist():
+    for begin in range(start, end, 3 if audio == 'block' else end - start):
+      size = min(end - begin, 3 if audio == 'block' else end - start)
+      for count in range(1, size + 1):
+        ways = list(itertools.combinations(range(size), count))
+        for way in ways:
+          tokens = document.tokens[: begin + size].copy()
+          tokens[[begin + i for i in way]] = v.mask
+          groups = mask.document_groups(tokens, v.spans(tokens), config.mask, v)
+          room = 96 - len(tokens)
+          ends = np.pad(mask.group_ends(groups), (0, room))
+          view = np.pad(tokens, (0, room)), np.arange(96), np.zeros(96, int), ends
+          found = run(*(x[None] for x in view))[0]
+          nats = -sum(float(found[begin + i, document.tokens[begin + i]]) for i in way)
+          wanted += nats * size / count / len(ways) / size
+  audio_tokens = int(np.diff(document.spans[document.responses]).sum())
+  scorer = likelihood.Scorer(model, v, config.mask, config.objective)
+  out = sums_of(scorer, params, [document] * 40, 4)
+  mean = np.mean([sums.audio_nats for sums in out])
+  assert mean == pytest.approx(wanted, rel=0.02) and out[0].audio_tokens == audio_tokens
+
+
+def short(document):
+  sizes = np.diff(document.spans[document.responses])
+  return len(document.tokens) < 90 and 3 < sizes.max() < 8

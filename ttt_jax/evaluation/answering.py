@@ -72,7 +72,8 @@ class Asked:
       self.about = about | {'sampling': sampling}
       self._answers = log_lib.Log(folder, f'{task.name}-answers', self.about, writes)
     if task.likelihood:
-      about['restrict_classes'] = config['objective']['restrict_classes']
+      objective = config['objective']
+      about |= {name: objective[name] for name in ('restrict_classes', 'layout')}
       about['samples'] = task.likelihood.samples
       about['items'] = [item.name for item in self._items]  # of those that are read together
       self._likelihoods = log_lib.Log(folder, f'{task.name}-likelihood', about, writes)
@@ -119,16 +120,15 @@ class Asked:
   def _have_read(self) -> None:
     scorer, samples = self._candidate.scorer, self._task.likelihood.samples
 
-    def rows(item):
-      return scorer.rows(item.document, samples, item.seed(self._seed))
+    def laid(item):
+      return scorer.read(item.document, samples, item.seed(self._seed))
 
     ordered = sorted(self._items, key=lambda item: len(item.document.tokens))
     groups = [ordered[i : i + _TOGETHER] for i in range(0, len(ordered), _TOGETHER)]
     missing = [g for g in groups if any(item.name not in self._likelihoods for item in g)]
     for group in self._progress(missing, len(missing), 'likelihood'):
-      pairs = list(self._prepared(group, 'likelihood', rows))
-      read = [made for _, made in pairs]
-      sums = scorer.score(self._candidate.params, read, samples)
+      pairs = list(self._prepared(group, 'likelihood', laid))
+      sums = scorer.score(self._candidate.params, [read for _, read in pairs])
       for (item, _), found in zip(pairs, sums):
         self._likelihoods[item.name] = list(found)
 

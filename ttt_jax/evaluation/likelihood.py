@@ -1,12 +1,14 @@
 """Likelihood of held-out records: text exactly, audio by the bound of the diffusion.
 
-Text is scored left to right, all audio before it clean. Of an audio span whose length n is
-given, the negative log-likelihood is at most
+Text is scored left to right, all audio before it clean. Of a group of n audio tokens, a span or
+a block of one, the negative log-likelihood given all that comes before it is at most
 
-    E_k [ n / k * sum of the cross-entropies of k tokens masked at random ],  k uniform in 1..n,
+    E_k [ n / k * sum of the cross-entropies of k tokens masked at random ],  k uniform in 1..n
 
-(LLaDA, arXiv 2502.09992, equation 14: exact counts have less variance than times), what comes
-before the span being clean and what follows unseen.
+(LLaDA, arXiv 2502.09992, equation 14: exact counts have less variance than times). This is what
+decoding sees, whatever the model was trained on. So clean text and noisy groups lie in two
+streams, and one pass scores both. The length of a span is given, but where blocks were trained
+to their end: there it is scored too.
 """
 
 import dataclasses
@@ -26,14 +28,13 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import chat, losses, sharding
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.diffusion import corruption
+from ttt_jax.diffusion import laid as laid_lib
+from ttt_jax.diffusion import two_stream
 from ttt_jax.model import transformer
 from ttt_jax.ops import cross_entropy
 
 _BATCH = 32
 _LENGTH_MULTIPLE = 64
-
-Row = tuple[chat.Document, corruption.Corrupted]
 
 
 class Sums(NamedTuple):
@@ -52,30 +53,37 @@ class Sums(NamedTuple):
   audio_tokens: float
 
 
-def exact_count(
-  document: chat.Document,
-  span: int,
-  count: int,
-  rng: np.random.Generator,
-  objective: config_lib.Objective,
-  vocabulary: vocabulary_lib.Vocabulary,
-) -> tuple[chat.Document, corruption.Corrupted]:
-  """A document cut behind span number `span`, of whose tokens `count` are masked.
+class Read(NamedTuple):
+  """A document as it is scored.
 
-  Their weights are n / count; text is no target.
+  Attributes:
+    laid: its clean text and its noisy groups.
+    audio_tokens: of its response spans.
   """
-  start, end = document.spans[span]
-  cut = corruption.truncate(document, end)
-  masked = np.zeros(end, bool)
-  masked[start + rng.permutation(end - start)[:count]] = True
-  candidates = np.zeros(end, bool)
-  candidates[start:end] = True
-  level = count / (end - start)
-  silent = cut._replace(targets=np.zeros(end, bool))
-  corrupted = corruption.with_targets(
-    silent, masked, candidates, 1 / level, level, objective, vocabulary
-  )
-  return cut, corrupted
+
+  laid: laid_lib.Laid
+  audio_tokens: int
+
+
+def exact_counts(
+  copies: two_stream.Copies, number: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """Masks k tokens of each group; the k of its copies are spread evenly over 1..n.
+
+  Args:
+    copies: groups, each `number` times.
+    number: of copies.
+    rng: draws.
+
+  Returns:
+    bool [c], what is masked; float [c], k / n of each token's group.
+  """
+  offsets = rng.random(copies.index.max(initial=-1) + 1)[copies.index]
+  counts = 1 + ((copies.copy + offsets) / number * copies.sizes).astype(int)
+  order = np.lexsort((rng.random(len(copies.group)), copies.group))
+  rank = np.empty_like(order)
+  rank[order] = np.arange(len(order)) - (np.cumsum(copies.sizes) - copies.sizes)[copies.group]
+  return rank < counts[copies.group], (counts / copies.sizes)[copies.group]
 
 
 class Scorer:
@@ -95,10 +103,16 @@ class Scorer:
       model: the network.
       vocabulary: its ids.
       mask: as in training.
-      objective: says whether targets are predicted among the ids of their class alone.
+      objective: says whether targets are predicted among the ids of their class alone, and
+        whether blocks were trained to their end.
       mesh: on which the parameters lie, as in training; by default on one device.
     """
-    self._objective = dataclasses.replace(objective, normalization='token', z_loss=0.0)
+    self._padded = objective.streams == 2
+    self._objective = dataclasses.replace(
+      objective,
+      **{'normalization': 'token', 'z_loss': 0.0, 'banom': 0.0, 'ppm': 0.0},
+      layout='two_stream',
+    )
     self._vocabulary, self._mask, self._mesh = vocabulary, mask, mesh
     self._size, self._multiple = _BATCH, _LENGTH_MULTIPLE
     where = None
@@ -109,60 +123,46 @@ class Scorer:
     score = functools.partial(_score, model, vocabulary, self._objective)
     self._score = jax.jit(score, out_shardings=where)
 
-  def rows(self, document: chat.Document, samples: int, seed: int) -> list[Row]:
-    """What is read of a document: once as it is, and `samples` times for each span.
-
-    The draws of k are spread evenly over 1..n.
-    """
-    rng = np.random.default_rng(seed)
-    nothing = np.zeros(len(document.tokens), bool)
-    args = nothing, nothing, 0.0, 0.0, self._objective, self._vocabulary
-    out = [(document, corruption.with_targets(document, *args))]
-    for span in np.flatnonzero(document.responses):
-      size = int(np.diff(document.spans[span])[0])
-      offset = rng.random()
-      for draw in range(samples):
-        count = 1 + int((draw + offset) / samples * size)
-        args = span, count, rng, self._objective, self._vocabulary
-        out.append(exact_count(document, *args))
-    return out
-
-  def score(self, params: Any, read: Sequence[Sequence[Row]], samples: int) -> list[Sums]:
-    """The sums of some documents, which are read together.
+  def read(self, document: chat.Document, samples: int, seed: int) -> Read:
+    """Lays a document out.
 
     Args:
-      params: of the network.
-      read: of each document what `rows` gave, with as many `samples`.
-      samples: see there.
+      document: held out.
+      samples: draws of k for each group; they are spread evenly over 1..n.
+      seed: of the draws.
     """
-    flat = [row for rows_of_one in read for row in rows_of_one]
-    order = sorted(range(len(flat)), key=lambda number: len(flat[number][0].tokens))
-    found = np.zeros((len(flat), 2))
-    for first in range(0, len(flat), self._size):
-      chosen = order[first : first + self._size]
-      sums = self._on_devices(params, self._batch([flat[number] for number in chosen]))
-      found[chosen] = sums[: len(chosen)]
-    out, start = [], 0
-    for rows_of_one in read:
-      own = found[start : start + len(rows_of_one)]
-      start += len(rows_of_one)
-      document = rows_of_one[0][0]
-      tokens = int(np.diff(document.spans[document.responses], axis=1).sum())
-      (text, targets), audio = own[0], own[1:, 0].sum() / samples
-      out.append(Sums(float(text), float(targets), float(audio), float(tokens)))
-    return out
+    objective = dataclasses.replace(self._objective, copies=samples)
+    block = two_stream.block_of(self._mask)
+    copies = two_stream.copy(document, block, samples, self._vocabulary, padded=self._padded)
+    masked, level = exact_counts(copies, samples, np.random.default_rng(seed))
+    how = self._mask, objective, self._vocabulary
+    laid = two_stream.lay(document, copies, masked, level, 1 / level, *how)
+    return Read(laid, int(np.diff(document.spans[document.responses]).sum()))
 
-  def _batch(self, chosen: Sequence[Row]) -> batch_lib.Batch:
+  def score(self, params: Any, documents: Sequence[Read]) -> list[Sums]:
+    """The sums of some documents, of which those of like length are read together."""
+    lengths = [len(one.laid.inputs) for one in documents]
+    order = np.argsort(lengths, kind='stable')
+    found = np.zeros((len(documents), 3))
+    for first in range(0, len(order), self._size):
+      chosen = order[first : first + self._size]
+      batch = self._batch([documents[number].laid for number in chosen])
+      found[chosen] = self._on_devices(params, batch)[: len(chosen)]
+    return [
+      Sums(float(text), float(targets), float(audio), float(one.audio_tokens))
+      for one, (text, targets, audio) in zip(documents, found)
+    ]
+
+  def _batch(self, chosen: Sequence[laid_lib.Laid]) -> batch_lib.Batch:
     """One document a row."""
-    longest = max(len(document.tokens) for document, _ in chosen)
+    longest = max(len(laid.inputs) for laid in chosen)
     length = -(-longest // self._multiple) * self._multiple
-    how = length, self._mask, self._objective, self._vocabulary
-    made = [rows.pack([pair], *how) for pair in chosen]
-    made += [batch_lib.empty(length)] * (self._size - len(made))
+    made = [rows.pack([laid], length, self._objective) for laid in chosen]
+    made += [batch_lib.empty(length, self._objective.streams)] * (self._size - len(made))
     return batch_lib.Batch(*(np.stack(arrays) for arrays in zip(*made)))
 
   def _on_devices(self, params: Any, batch: batch_lib.Batch) -> np.ndarray:
-    """float32 [B, 2], of each row."""
+    """float32 [B, 3], of each row."""
     if not self._mesh:
       return jax.device_get(self._score(params, batch))
     number, parts = sharding.shard_of_process(self._mesh, self._size)
@@ -174,7 +174,7 @@ class Scorer:
 
 
 def _score(model, vocabulary, objective, params, batch) -> jax.Array:
-  """float32 [B, 2]: weighted cross-entropy and number of text targets of each row."""
+  """float32 [B, 3]: nats of text, number of text targets, and nats of audio, of each row."""
   variables = {'params': params}
   view = batch.inputs, batch.positions, batch.kv_start, batch.kv_end
   hidden = model.apply(variables, *view, method='hidden')
@@ -182,5 +182,6 @@ def _score(model, vocabulary, objective, params, batch) -> jax.Array:
   options = losses.options(vocabulary, objective, model.config)
   _, scores = cross_entropy.cross_entropy(hidden, head, batch.targets, batch.weights, options)
   text = (batch.weights > 0) & (batch.targets < vocabulary.audio_start)
-  nats = jnp.sum(batch.weights * scores.loss, 1)
-  return jnp.stack([nats, jnp.sum(text, 1, dtype=jnp.float32)], 1)
+  nats = batch.weights * scores.loss
+  parts = jnp.where(text, nats, 0), text, jnp.where(text, 0, nats)
+  return jnp.stack([jnp.sum(part, 1, dtype=jnp.float32) for part in parts], 1)
