@@ -29,6 +29,7 @@ from ttt_jax.sampling import rows as rows_lib
 
 _SHORTEST = 128  # cache; longer ones are powers of two, so that few shapes are compiled
 _NARROWEST = 8  # window of more than one token; likewise
+_CACHE_AXES = (None, 'batch', 'kv_heads', None, None)  # by logical names
 _STEP = 128  # the finest in which the windows of long prompts grow
 
 
@@ -109,13 +110,19 @@ class Decoder:
     self._machine = rows_lib.Machine(vocabulary, sampling, mask)
     self.compiled: list[Shape] = []
     self.passes = 0
-    donated = {'donate_argnames': ('rows', 'cache')}
-    self._admit = self._jit(self._admit_rows, static_argnames='width', **donated)
-    self._run = self._jit(self._run_rows, static_argnames='width', **donated)
-    self._extend = self._jit(
-      lambda state, length: [x.extended(length) for x in state], static_argnums=1
-    )
-    self._empty = self._jit(self._idle, static_argnums=(0, 1))
+    # On a mesh each device has all of the rows, which are little, and its part of the cache.
+    state = whole = None
+    if mesh:
+      whole = sharding.replicated(mesh)
+      axes = nn.logical_to_mesh_axes(_CACHE_AXES, sharding.RULES)
+      cut = jax.sharding.NamedSharding(mesh, axes)
+      state = whole, cache_lib.Cache(cut, cut, whole)
+    how = {'static_argnames': 'width', 'donate_argnames': ('rows', 'cache')}
+    self._admit = self._jit(self._admit_rows, out_shardings=state, **how)
+    ran = (*state, whole) if mesh else None
+    self._run = self._jit(self._run_rows, out_shardings=ran, **how)
+    self._extend = self._jit(self._extended, out_shardings=state, static_argnums=1)
+    self._empty = self._jit(self._idle, out_shardings=state, static_argnums=(0, 1))
 
   def with_params(self, params: Any) -> Self:
     """A decoder of other parameters, that lie as these do; it shares what was compiled."""
@@ -232,17 +239,10 @@ class Decoder:
 
   def _idle(self, batch: int, length: int):
     rows = self._machine.start([], [], batch, length)
-    return self._laid(jax.tree.map(jnp.array, rows), self._cache(batch, length))
+    return jax.tree.map(jnp.array, rows), self._cache(batch, length)
 
-  def _laid(self, rows: rows_lib.Rows, cache: cache_lib.Cache):
-    """On a mesh each device has all of `rows`, which are little, and its part of the cache."""
-    if not self._mesh:
-      return rows, cache
-    whole = sharding.replicated(self._mesh)
-    rows = jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, whole), rows)
-    axes = (None, 'batch', 'kv_heads', None, None)
-    k, v = (nn.with_logical_constraint(x, axes) for x in (cache.k, cache.v))
-    return rows, cache._replace(k=k, v=v)
+  def _extended(self, state, length: int):
+    return tuple(part.extended(length) for part in state)
 
   def _cache(self, batch: int, length: int) -> cache_lib.Cache:
     readings = 2 if self._sampling.guidance else 1
@@ -302,7 +302,7 @@ class Decoder:
       return whole.at[:, slots, :, : new.shape[3]].set(new, mode='drop')
 
     cache = cache._replace(k=put_cached(cache.k, own.k), v=put_cached(cache.v, own.v))
-    return self._laid(jax.tree.map(put, rows, started), cache)
+    return jax.tree.map(put, rows, started), cache
 
   def _run_rows(self, params, rows, cache, replace, limit, width: int):
     self.compiled.append(Shape('run', cache.batch, width, cache.length))
@@ -336,9 +336,9 @@ class Decoder:
       logits = guidance.combine(logits, rows.audio, scale)
     logits = draw.restrict(logits, rows.audio[:, None], self._vocabulary)
     keys = draw.keys(rows.seed, rows.count, window.query.shape[1])
-    return self._laid(
-      self._machine.advance(rows, *draw.draw(logits, keys, self._sampling)), cache
-    )
+    rows = self._machine.advance(rows, *draw.draw(logits, keys, self._sampling))
+    k, v = (nn.with_logical_constraint(x, _CACHE_AXES) for x in (cache.k, cache.v))
+    return rows, cache._replace(k=k, v=v)
 
 
 def _power(number: int, least: int = 1) -> int:
