@@ -12,12 +12,13 @@ import functools
 import time
 from collections.abc import Callable
 
+import jiwer
 import numpy as np
 import record
 
 from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import mel_vq
-from ttt_jax.evaluation import recogniser
+from ttt_jax.evaluation.recognisers import sphinx
 
 FORMULA = 'WER = (S + D + I) / N words, by jiwer; heard by pocketsphinx in a closed vocabulary'
 CODECS = ((4, 512), (4, 1024), (8, 1024), (2, 512))  # frames a token, codebook size
@@ -54,9 +55,9 @@ class Judge:
       'numbers': sums.NUMBERS,
     }
     self._listeners = {
-      'strings': recogniser.Recogniser(sums.DIGITS),
-      'questions': recogniser.Recogniser(sums.WORDS),
-      'numbers': recogniser.Recogniser(sums.NUMBERS, single=True),
+      'strings': sphinx.PocketSphinx(sums.DIGITS),
+      'questions': sphinx.PocketSphinx(sums.WORDS),
+      'numbers': sphinx.PocketSphinx(sums.NUMBERS, single=True),
     }
     self.hear_seconds = {task: 0.0 for task in TASKS}
     self.heard = {task: 0 for task in TASKS}
@@ -69,7 +70,7 @@ class Judge:
       heard = [self._listeners[task].hear(w, speech.SAMPLE_RATE) for w in waves[task]]
       self.hear_seconds[task] += time.perf_counter() - begin
       self.heard[task] += len(heard)
-      rates[task] = recogniser.word_error_rate(self.texts[task] * voices, heard)
+      rates[task] = jiwer.wer(list(self.texts[task]) * voices, heard)
     return rates
 
 

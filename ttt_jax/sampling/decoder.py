@@ -8,14 +8,19 @@ where a row has finished and another prompt waits for its place.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
 
 from ttt_jax import config as config_lib
+from ttt_jax import sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import transformer
@@ -24,6 +29,7 @@ from ttt_jax.sampling import rows as rows_lib
 
 _SHORTEST = 128  # cache; longer ones are powers of two, so that few shapes are compiled
 _NARROWEST = 8  # window of more than one token; likewise
+_CACHE_AXES = (None, 'batch', 'kv_heads', None, None)  # by logical names
 _STEP = 128  # the finest in which the windows of long prompts grow
 
 
@@ -85,19 +91,57 @@ class Decoder:
     vocabulary: vocabulary_lib.Vocabulary,
     sampling: config_lib.Sampling,
     mask: config_lib.Mask,
+    mesh: Mesh | None = None,
   ):
-    """Compiles nothing yet."""
+    """Compiles nothing yet.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      vocabulary: its ids.
+      sampling: how it is decoded.
+      mask: as in training.
+      mesh: one with `sequence` 1 (`sharding.of_rows`), on which `params` lie; rows are cut
+        along it. By default all is on one device.
+    """
     self._model, self._vocabulary, self._sampling = model, vocabulary, sampling
+    self._mesh, self._ways = mesh, sharding.rows_of(mesh) if mesh else 1
     self._params = _computed_with(params, model.config.dtype)
     self._machine = rows_lib.Machine(vocabulary, sampling, mask)
     self.compiled: list[Shape] = []
     self.passes = 0
-    donated = {'donate_argnames': ('rows', 'cache')}
-    self._admit = jax.jit(self._admit_rows, static_argnames='width', **donated)
-    self._run = jax.jit(self._run_rows, static_argnames='width', **donated)
-    self._extend = jax.jit(
-      lambda state, length: [x.extended(length) for x in state], static_argnums=1
-    )
+    # On a mesh each device has all of the rows, which are little, and its part of the cache.
+    state = whole = None
+    if mesh:
+      whole = sharding.replicated(mesh)
+      axes = nn.logical_to_mesh_axes(_CACHE_AXES, sharding.RULES)
+      cut = jax.sharding.NamedSharding(mesh, axes)
+      state = whole, cache_lib.Cache(cut, cut, whole)
+    how = {'static_argnames': 'width', 'donate_argnames': ('rows', 'cache')}
+    self._admit = self._jit(self._admit_rows, out_shardings=state, **how)
+    ran = (*state, whole) if mesh else None
+    self._run = self._jit(self._run_rows, out_shardings=ran, **how)
+    self._extend = self._jit(self._extended, out_shardings=state, static_argnums=1)
+    self._empty = self._jit(self._idle, out_shardings=state, static_argnums=(0, 1))
+
+  def with_params(self, params: Any) -> Self:
+    """A decoder of other parameters, that lie as these do; it shares what was compiled."""
+    other = copy.copy(self)
+    other._params = _computed_with(params, self._model.config.dtype)
+    return other
+
+  def _jit(self, function: Callable, **how) -> Callable:
+    """Compiles `function`, to be called under the mesh."""
+    compiled = jax.jit(function, **how)
+
+    def call(*arguments, **more):
+      with contextlib.ExitStack() as stack:
+        if self._mesh:
+          stack.enter_context(jax.set_mesh(self._mesh))
+          stack.enter_context(nn.logical_axis_rules(sharding.RULES))
+        return compiled(*arguments, **more)
+
+    return call
 
   def __call__(
     self, prompts: Sequence[np.ndarray], seeds: Sequence[int] | None = None
@@ -120,9 +164,10 @@ class Decoder:
     """As a call, but gives the number of each prompt and its answer as soon as that ends."""
     seeds = range(len(prompts)) if seeds is None else seeds
     for number, prompt in enumerate(prompts):
-      self._check(prompt, number)
+      self.check(prompt, f'prompt {number}')
     waiting = collections.deque(enumerate(prompts))
-    places: list[int | None] = [None] * min(self._sampling.batch, _power(len(prompts)))
+    together = self._whole(min(self._sampling.batch, _power(len(prompts))))
+    places: list[int | None] = [None] * together
     longest = max(map(len, prompts), default=0)
     state = self._empty(len(places), _power(longest + self._room, _SHORTEST))
     while waiting or any(place is not None for place in places):
@@ -147,13 +192,14 @@ class Decoder:
     Raises:
       VocabularyError: the prompt is empty, too long, or has an unknown token.
     """
-    self._check(prompt, 0)
-    state = self._empty(1, _power(len(prompt) + self._room, _SHORTEST))
-    state = self._fill(state, [None], collections.deque([(0, prompt)]), [seed])
+    self.check(prompt, 'prompt 0')
+    places = [None] * self._whole(1)
+    state = self._empty(len(places), _power(len(prompt) + self._room, _SHORTEST))
+    state = self._fill(state, places, collections.deque([(0, prompt)]), [seed])
     sent, live = len(prompt), True
     while live:
       rows = jax.device_get(state[0])
-      (live,), end = rows.live, int((rows.block if rows.audio[0] else rows.length)[0])
+      live, end = rows.live[0], int((rows.block if rows.audio[0] else rows.length)[0])
       yield from self._events(rows.tokens[0, sent:end])
       sent = end
       state = self._advance(state, False, limit=1)
@@ -176,19 +222,27 @@ class Decoder:
     """Tokens that one pass may append: a begin and its block, or the end of a span."""
     return self._sampling.block_size + 1
 
-  def _check(self, prompt: np.ndarray, number: int) -> None:
+  def check(self, prompt: np.ndarray, name: str) -> None:
+    """Raises VocabularyError, calling the prompt `name`, where it cannot be answered."""
     if not len(prompt):
-      raise vocabulary_lib.VocabularyError(f'prompt {number} is empty')
-    self._vocabulary.check(prompt, f'prompt {number}')
+      raise vocabulary_lib.VocabularyError(f'{name} is empty')
+    self._vocabulary.check(prompt, name)
     if len(prompt) > self._sampling.max_prompt:
       raise vocabulary_lib.VocabularyError(
-        f'prompt {number} has {len(prompt)} tokens, which is more than '
+        f'{name} has {len(prompt)} tokens, which is more than '
         f'config.sampling.max_prompt, {self._sampling.max_prompt}'
       )
 
-  def _empty(self, batch: int, length: int):
+  def _whole(self, rows: int) -> int:
+    """So many rows or a few more, so that each device has as many."""
+    return -(-rows // self._ways) * self._ways
+
+  def _idle(self, batch: int, length: int):
     rows = self._machine.start([], [], batch, length)
     return jax.tree.map(jnp.array, rows), self._cache(batch, length)
+
+  def _extended(self, state, length: int):
+    return tuple(part.extended(length) for part in state)
 
   def _cache(self, batch: int, length: int) -> cache_lib.Cache:
     readings = 2 if self._sampling.guidance else 1
@@ -202,7 +256,7 @@ class Decoder:
     """Lets prompts that wait take the free places, and reads them."""
     free = [i for i, number in enumerate(places) if number is None][: len(waiting)]
     # A few are read one by one, rather than among many rows that are idle.
-    together = 1 if len(free) * 4 <= len(places) else len(places)
+    together = self._ways if len(free) * 4 <= len(places) else len(places)
     for first in range(0, len(free), together):
       chosen = free[first : first + together]
       new = [waiting.popleft() for _ in chosen]
@@ -282,7 +336,9 @@ class Decoder:
       logits = guidance.combine(logits, rows.audio, scale)
     logits = draw.restrict(logits, rows.audio[:, None], self._vocabulary)
     keys = draw.keys(rows.seed, rows.count, window.query.shape[1])
-    return self._machine.advance(rows, *draw.draw(logits, keys, self._sampling)), cache
+    rows = self._machine.advance(rows, *draw.draw(logits, keys, self._sampling))
+    k, v = (nn.with_logical_constraint(x, _CACHE_AXES) for x in (cache.k, cache.v))
+    return rows, cache._replace(k=k, v=v)
 
 
 def _power(number: int, least: int = 1) -> int:

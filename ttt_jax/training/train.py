@@ -10,11 +10,15 @@ from ttt_jax.training import loop, state
 
 
 def train(
-  config: config_lib.Config, workdir: str | pathlib.Path, profiled: range = range(0)
+  config: config_lib.Config,
+  workdir: str | pathlib.Path,
+  profiled: range = range(0),
+  judge: loop.Judge | None = None,
 ) -> state.State:
   """Opens the data sets that `config.data` names and trains on it in `workdir`.
 
-  Traces of the steps `profiled` are written (see `trace`).
+  Traces of the steps `profiled` are written (see `trace`), and `judge` is asked as `loop.train`
+  says.
 
   Raises:
     UserError: the data set, the folder or the settings cannot be used.
@@ -43,4 +47,4 @@ def train(
       workers=data.workers,
     )
 
-  return loop.train(config, sources[0].assets, batches, workdir, profiled)
+  return loop.train(config, sources[0].assets, batches, workdir, profiled, judge)
