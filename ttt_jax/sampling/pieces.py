@@ -39,17 +39,16 @@ class Pieces:
     """The pieces that an event makes certain; none of a draft."""
     if event.kind == 'draft':
       return
-    if event.kind == 'text':
-      written = self._text.push(event.tokens)
-    else:
-      written = self._text.flush()
-    if written:
+    if written := self._write(event):
       yield Piece('text', text=written)
     wave = self._wave(event)
     if len(wave):
       yield Piece('audio', wave=wave)
     if event.kind in ('end', 'done'):
       yield Piece(event.kind, complete=event.complete)
+
+  def _write(self, event: events.Event) -> str:
+    return self._text.push(event.tokens) if event.kind == 'text' else self._text.flush()
 
   def _wave(self, event: events.Event) -> np.ndarray:
     if event.kind == 'audio':
