@@ -238,6 +238,7 @@ def _about(service: service_lib.Service) -> dict[str, Any]:
   tasks |= {'ask': assets_lib.ANSWER}
   voices = {name: len(session.assets.prompts.get(task, [])) for name, task in tasks.items()}
   return {
+    'ready': service.ready,
     'voices': voices,
     'abilities': sorted(codec.abilities),
     'sample_rate': codec.sample_rate,
