@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 from test_decoder import CASES, VOCABULARY, prompts, quick_to_compile, random_network, settings
@@ -103,21 +104,25 @@ def test_drafts_show_each_step_of_a_block():
   assert blocks > 1
 
 
-def test_what_was_compiled_ahead_is_all_that_is_needed():
-  speak = make('span', batch=4, max_audio=20, max_text=6)
-  places = speak.places(4, 12)
-  places.warm(12)
-  compiled, passes = list(speak.compiled), speak.passes
-  assert len(compiled) == len(set(compiled)) and passes == 0
-  told, asked = {}, [(i, speak.request(p, i)) for i, p in enumerate(prompts(4))]
-  places.admit(asked[:1])
-  places.admit(asked[1:])
-  while len(places):
-    places.run(1)
-    collect(places, told)
-  assert speak.compiled == compiled
-  for i, prompt in enumerate(prompts(4)):
-    assert tokens_of(told[i]) == tokens_of(speak.stream(prompt, i))
+@pytest.mark.parametrize('committed', [False, True])
+def test_what_was_compiled_ahead_is_all_that_is_needed(caplog, committed):
+  model, params = random_network()
+  if committed:  # as it comes from a file
+    params = jax.device_put(params, jax.devices()[0])
+  limits = settings({'batch': 4, 'max_audio': 8, 'max_text': 6})
+  speak = decoder.Decoder(model, params, VOCABULARY, limits, Mask('span', 3, False))
+  places, chosen, told = speak.places(4, 8), prompts(4), {}
+  places.warm(8)
+  assert len(speak.compiled) == len(set(speak.compiled)) and speak.passes == 0
+  with jax.log_compiles():
+    for number, prompt in enumerate(chosen):
+      places.admit([(number, speak.request(prompt, number))])
+    while len(places):
+      places.run(1)
+      collect(places, told)
+    places.admit([(number, speak.request(prompt)) for number, prompt in enumerate(chosen)])
+  assert not [line for line in caplog.messages if '_rows' in line]
+  assert all(told[number][-1].kind == 'done' for number in range(4))
 
 
 def test_what_a_long_answer_needed_is_given_back():

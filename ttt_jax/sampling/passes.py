@@ -88,8 +88,12 @@ class Passes:
 
   def empty(self, size: int, length: int) -> State:
     """No answers, in so many rows."""
-    rows = self._machine.start([], size, length)
-    return State(jax.tree.map(jnp.array, rows), self._cache(size, length))
+    rows = jax.tree.map(jnp.array, self._machine.start([], size, length))
+    state = State(rows, self._cache(size, length))
+    # Put where the parameters are: left to be placed, it would be another kind of argument
+    # than what comes out of a pass, and all would be compiled twice.
+    where = _replicated(jax.tree.leaves(self._params)[0].sharding)
+    return jax.device_put(state, where)
 
   def extended(self, state: State, length: int) -> State:
     """With room for `length` tokens at least, as `self.length` gives it."""
@@ -229,6 +233,13 @@ def _eighths(least: int, number: int) -> int:
   power = _power(number, least)
   step = max(power // 16, _STEP)  # an eighth of the power of two below
   return min(power, -(-number // step) * step)
+
+
+def _replicated(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+  """On the same devices, uncut."""
+  if isinstance(sharding, jax.sharding.NamedSharding):
+    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+  return sharding
 
 
 def _computed_with(params: Any, dtype: str) -> Any:

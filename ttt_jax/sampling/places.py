@@ -34,7 +34,12 @@ class _Seen(NamedTuple):
   complete: np.ndarray
   audio: np.ndarray
   block: np.ndarray
-  window: np.ndarray
+  settled: np.ndarray
+
+  @property
+  def window(self) -> np.ndarray:
+    """Tokens that the next pass must read, as `rows.Rows.window`."""
+    return np.where(self.live, self.length - self.settled, 0)
 
 
 class Places:

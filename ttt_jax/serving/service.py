@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+import numpy as np
+
 from ttt_jax import config as config_lib
 from ttt_jax import errors
 from ttt_jax.sampling import events as events_lib
@@ -124,6 +126,9 @@ class Service:
   def start(self, warm: bool) -> None:
     """Begins to answer; `warm`: after everything that is usual has been compiled."""
     self.engine.start(warm)
+    codec = self.session.assets.codec
+    if warm and 'stream' in codec.abilities:
+      codec.decode(np.zeros(1, np.int32))
     self.ready = True
 
   def close(self) -> None:
