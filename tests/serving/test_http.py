@@ -28,6 +28,16 @@ def alone(talk, task, said, seed=0, **settings):
   return text, sound, event.complete
 
 
+@pytest.fixture(scope='module')
+def seed(talk):
+  """With which much is said to 'one two' at temperature 1: text, and sound of some blocks."""
+  for number in range(100):
+    text, sound, _ = alone(talk, 'answer', 'one two', number, temperature=1.0)
+    if text and len(sound) > 2 * 16_000:
+      return number
+  raise AssertionError('it says nothing')
+
+
 def test_thirty_two_at_once_hear_what_each_hears_alone(talk, client):
   asked = []
   for i in range(32):
@@ -48,10 +58,9 @@ def test_thirty_two_at_once_hear_what_each_hears_alone(talk, client):
   assert len(answers) > 8
 
 
-def test_every_form_is_the_same_answer(talk, client):
-  settings = {'temperature': 0.9, 'seed': 5}
+def test_every_form_is_the_same_answer(talk, client, seed):
+  settings = {'temperature': 1.0, 'seed': seed}
   text, sound, complete = alone(talk, 'answer', 'one two', **settings)
-  assert sound
 
   def said(accept):
     return client.post(
@@ -93,8 +102,9 @@ def test_recordings_are_heard_as_wav_and_as_pcm(talk, client):
   assert other.json()['text'] != text or sound
 
 
-def test_blocks_are_told_step_by_step(talk, client):
-  events = ask(client, '/v1/ask', 'one', blocks=True, steps_per_block=4, temperature=1, seed=2)
+def test_blocks_are_told_step_by_step(talk, client, seed):
+  settings = {'temperature': 1.0, 'seed': seed}
+  events = ask(client, '/v1/ask', 'one two', blocks=True, **settings)
   codes, before, steps = [], None, 0
   for name, content in events:
     if name != 'block':
@@ -105,16 +115,16 @@ def test_blocks_are_told_step_by_step(talk, client):
       continue
     now = content['codes']
     assert len(now) == 4 and None in now
+    steps += 1
     if before is not None:
-      steps += 1
       assert all(a is None or a == b for a, b in zip(before, now))
-      assert now.count(None) == before.count(None) - 1
+      assert now.count(None) == before.count(None) - 2
     before = now
   assert steps > 2 and set(map(type, codes)) == {int}
-  sampling = dataclasses.replace(talk.config.sampling, steps_per_block=4, temperature=1.0)
-  (answer,) = talk.decoder([talk.prompt('answer', 'one')], [2], [sampling])
+  sampling = dataclasses.replace(talk.config.sampling, temperature=1.0)
+  (answer,) = talk.decoder([talk.prompt('answer', 'one two')], [seed], [sampling])
   assert codes == talk.assets.vocabulary.to_codes(answer.tokens).tolist()
-  assert not any(name == 'block' for name, _ in ask(client, '/v1/ask', 'one'))
+  assert not any(name == 'block' for name, _ in ask(client, '/v1/ask', 'one two', **settings))
 
 
 def test_the_server_tells_what_it_can_do_and_has_done(client):

@@ -106,7 +106,7 @@ def test_only_holders_of_a_key_may_ask(talk):
       None,
       's3cret',
       'Bearer wrong',
-      'Bearer ',
+      'Bearer',
       'Basic s3cret',
       'Bearer s3cret\xff',
     ):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import fastapi
 import pydantic
 from fastapi import exceptions, responses, staticfiles
+from starlette import requests
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
@@ -179,7 +180,7 @@ async def _answered(service, request, task: str, wish: Wish, kinds: tuple[str, .
   rate = assets.codec.sample_rate
   if form == hearing.JSON:
     return await _while_there(request, telling.whole(answer, rate))
-  content = telling.pieces(answer, form, rate, assets.vocabulary)
+  content = telling.pieces(answer, form, rate, assets.vocabulary, drafts)
   headers = {'content-type': telling.content_type(form, rate), 'x-accel-buffering': 'no'}
   return _Streaming(content, headers=headers)
 
@@ -226,7 +227,7 @@ async def _read(request: fastapi.Request, count, limits) -> bytes:
         parts.append(part)
   except TimeoutError as error:
     raise problems.Problem(408, 'the body took too long') from error
-  except fastapi.requests.ClientDisconnect as error:
+  except requests.ClientDisconnect as error:
     raise problems.Problem(499, 'the client went away') from error
   return b''.join(parts)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import audio_io
+from ttt_jax.sampling import events as events_lib
 from ttt_jax.serving import hearing, problems
 from ttt_jax.serving import service as service_lib
 
@@ -66,9 +67,13 @@ async def whole(answer: service_lib.Answer, rate: int) -> dict[str, Any]:
 
 
 async def pieces(
-  answer: service_lib.Answer, form: str, rate: int, vocabulary: vocabulary_lib.Vocabulary
+  answer: service_lib.Answer,
+  form: str,
+  rate: int,
+  vocabulary: vocabulary_lib.Vocabulary,
+  blocks: bool,
 ) -> AsyncIterator[bytes]:
-  """It as it comes, in any form but JSON.
+  """It as it comes, in any form but JSON; events tell of blocks too, if asked.
 
   Raises:
     RuntimeError: it did not come to an end, and the form has no word for that.
@@ -78,7 +83,7 @@ async def pieces(
   async with contextlib.aclosing(aiter(answer)) as whole_of_it:
     async for news in whole_of_it:
       if form == EVENTS:
-        for name, content in _events(news, answer, vocabulary):
+        for name, content in _events(news, answer, vocabulary, blocks):
           yield event(name, content)
         continue
       if news.event.kind in _FAILURES:  # the connection breaks off, so that it is noticed
@@ -94,18 +99,18 @@ def event(name: str, content: dict[str, Any]) -> bytes:
   return f'event: {name}\ndata: {json.dumps(content)}\n\n'.encode()
 
 
-def _events(news: service_lib.News, answer, vocabulary):
+def _events(news: service_lib.News, answer, vocabulary, blocks: bool):
   told, kind = news.event, news.event.kind
   if kind in _FAILURES:
     yield 'error', {'error': _FAILURES[kind][1]}
-  if kind in ('draft', 'audio'):
+  if blocks and kind in ('draft', 'audio'):
     yield 'block', {'codes': _codes(told.tokens, vocabulary), 'final': kind == 'audio'}
   if kind == 'text':
     text = ''.join(piece.text for piece in news.pieces)
-    yield 'text', {'text': text, 'tokens': len(told.tokens)}
+    yield 'text', {'text': text, 'tokens': len(told.tokens), 'mark': _mark(told, vocabulary)}
   for piece in news.pieces:
     if piece.kind == 'text' and kind != 'text':  # what was held back until now
-      yield 'text', {'text': piece.text, 'tokens': 0}
+      yield 'text', {'text': piece.text, 'tokens': 0, 'mark': None}
     elif piece.kind == 'audio':
       yield 'audio', {'pcm': _base64(audio_io.pcm(piece.wave))}
     elif piece.kind == 'end':
@@ -115,6 +120,14 @@ def _events(news: service_lib.News, answer, vocabulary):
       rounded = {name: round(value, 4) for name, value in times.items()}
       first = None if answer.first is None else round(answer.first, 4)
       yield 'done', {'complete': piece.complete, 'first_sound': first} | rounded
+
+
+def _mark(told: events_lib.Event, vocabulary: vocabulary_lib.Vocabulary) -> str | None:
+  """What the last token stands for, where it is no text: 'sound' follows, or the 'end'."""
+  last = int(told.tokens[-1])
+  if last in (vocabulary.begin_audio, vocabulary.begin_last):
+    return 'sound'
+  return 'end' if last == vocabulary.turn_end else None
 
 
 def _codes(tokens: np.ndarray, vocabulary: vocabulary_lib.Vocabulary) -> list[int | str | None]:

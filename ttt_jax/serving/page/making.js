@@ -4,6 +4,8 @@
 
 const TURN = 137.508; // degrees: neighbours among codes get colours far apart
 
+const MARKS = {sound: '\u25b8 sound', end: '\u25a0 end'};
+
 function element(name, kind, text) {
   const made = document.createElement(name);
   made.className = kind;
@@ -43,16 +45,16 @@ export class Making {
 
   #show(name, content) {
     if (name === 'text') {
-      this.#write(content.text);
+      this.#write(content);
     } else {
       this.#reveal(content);
     }
   }
 
-  #write(text) {
-    // A token may open a span of sound, or be a part of a character.
-    const chip = element('span', 'token fresh', text || '\u00b7');
-    chip.classList.toggle('silent', !text.trim());
+  #write({text, mark}) {
+    // A token may open a span of sound, end the turn, or be a part of a character.
+    const chip = element('span', 'token fresh', MARKS[mark] ?? (text || '\u00b7'));
+    chip.classList.toggle('silent', mark !== null || !text.trim());
     this.#box.append(chip);
   }
 
