@@ -1,11 +1,18 @@
-"""What a client hears."""
+"""A server on this machine alone, and what a client of it hears."""
 
 import base64
+import contextlib
+import dataclasses
 import json
+import socket
+import threading
+import time
 
+import httpx
 import numpy as np
 
 from ttt_jax.codecs import audio_io
+from ttt_jax.serving import limits, server, service
 
 EVENTS = {'accept': 'text/event-stream'}
 
@@ -45,3 +52,24 @@ def wav_of(seconds=0.5, rate=16_000, seed=0):
   wave = np.random.default_rng(seed).normal(0, 0.1, int(seconds * rate)).astype(np.float32)
   content = audio_io.pcm(wave)
   return audio_io.wav_header(rate, len(content)) + content
+
+
+@contextlib.contextmanager
+def serving(talk, keys=(), **changes):
+  """A server, and a client of it."""
+  made = service.Service(talk, dataclasses.replace(limits.Limits(), **changes))
+  running = server.Server(made, '127.0.0.1', keys, warm=False)
+  listener = socket.create_server(('127.0.0.1', 0), backlog=256)
+  thread = threading.Thread(target=running.serve_on, args=[listener], daemon=True)
+  thread.start()
+  port = listener.getsockname()[1]
+  try:
+    with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=120) as client:
+      while client.get('/readyz').status_code != 200:
+        time.sleep(0.01)
+      client.service, client.port = made, port
+      yield client
+  finally:
+    running.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()

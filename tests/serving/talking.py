@@ -1,20 +1,14 @@
 """A model that says anything, behind a server that listens on this machine alone."""
 
-import contextlib
-import dataclasses
-import socket
-import threading
-
-import httpx
 import jax
 import numpy as np
 import pytest
 from conftest import make_config
 from flax import linen as nn
+from heard import serving
 
 from ttt_jax.model import transformer
 from ttt_jax.sampling import session
-from ttt_jax.serving import limits, server, service
 
 BATCH = 4
 
@@ -44,27 +38,6 @@ def talk(chatty, assets):
   jax.config.update('jax_disable_most_optimizations', True)
   yield session.Session(config, assets, params)
   jax.config.update('jax_disable_most_optimizations', quick)
-
-
-@contextlib.contextmanager
-def serving(talk, keys=(), **changes):
-  """A server, and a client of it."""
-  made = service.Service(talk, dataclasses.replace(limits.Limits(), **changes))
-  running = server.Server(made, '127.0.0.1', keys, warm=False)
-  listener = socket.create_server(('127.0.0.1', 0), backlog=256)
-  thread = threading.Thread(target=running.serve_on, args=[listener], daemon=True)
-  thread.start()
-  port = listener.getsockname()[1]
-  try:
-    with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=120) as client:
-      while client.get('/readyz').status_code != 200:
-        pass
-      client.service, client.port = made, port
-      yield client
-  finally:
-    running.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope='module')

@@ -6,18 +6,24 @@ import shutil
 
 import numpy as np
 import pytest
-from heard import wav_of
+from heard import serving, wav_of
 from playwright import sync_api
-from talking import serving
 
 pytest_plugins = ['talking']
 
 # No sandbox, since CI is root; and nothing that would look for hosts elsewhere.
-_FLAGS = (
-  '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-  '--disable-component-update --disable-sync --use-fake-device-for-media-stream '
-  '--use-fake-ui-for-media-stream --autoplay-policy=no-user-gesture-required'
-).split()
+_FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--use-fake-device-for-media-stream',
+  '--use-fake-ui-for-media-stream',
+  '--autoplay-policy=no-user-gesture-required',
+]
 
 # Whatever the page plays goes through here.
 _LISTEN = """
@@ -146,17 +152,17 @@ def test_what_is_typed_is_answered_to_eye_and_ear(
 
 
 def test_a_file_and_the_microphone_are_heard(client, browser, tmp_path):
-  path = tmp_path / '<b>loud</b>.wav'
+  path = tmp_path / '<i>loud.wav'
   path.write_bytes(wav_of(0.4, 44_100))
   with Page(browser, client) as opened:
     page = opened.page
     page.set_input_files('#file', path)
     page.locator('#clip').wait_for()
-    assert page.locator('#clip-name').text_content() == '<b>loud</b>.wav, 0.4 s'
+    assert page.locator('#clip-name').text_content() == '<i>loud.wav, 0.4 s'
     assert page.locator('input[value=transcribe]').is_checked()
     page.click('#send')
     turn = opened.answer()
-    assert '<b>loud</b>.wav' in turn.locator('.question').text_content()
+    assert '<i>loud.wav' in turn.locator('.question').text_content()
     assert turn.locator('.token').count() > 0
     page.click('#clip-drop')
     page.click('#record')

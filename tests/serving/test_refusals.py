@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from heard import ask, wav_of
-from talking import serving
+from heard import ask, serving, wav_of
 
 from ttt_jax.codecs import audio_io
 

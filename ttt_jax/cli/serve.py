@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import ipaddress
 import pathlib
+import signal
 import socket
 import sys
 
@@ -50,6 +51,8 @@ def main():
   address = f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
   print(f'listening on http://{address}', file=sys.stderr, flush=True)
   logging.get_absl_logger().setLevel('INFO')
+  # Uvicorn finishes what was taken, and raises the signal again.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
   made.serve_on(listener)
   if made.failed:
     sys.exit(1)
