@@ -3,6 +3,9 @@
 import base64
 import concurrent.futures
 import dataclasses
+import pathlib
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -173,3 +176,22 @@ def test_a_voice_of_its_own_is_a_prompt_of_its_own(talk, client):
   told = client.post('/v1/speak', json={'text': 'one'}, headers=EVENTS)
   assert told.headers['cache-control'] == 'no-store'
   assert np.all([line[:5] in ('event', 'data:', '') for line in told.text.split('\n')])
+
+
+@pytest.mark.skipif(not shutil.which('curl'), reason='there is no curl')
+def test_the_commands_of_the_manual_work_as_they_stand(client, tmp_path):
+  manual = (pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md').read_text()
+  commands = [line for line in manual.splitlines() if 'curl -s' in line]
+  assert len(commands) == 6
+  for number, command in enumerate(commands):
+    here = command.replace('localhost:8000', f'127.0.0.1:{client.port}')
+    here = here.replace('curl -s', 'curl --fail-with-body -s').replace('| aplay', '| cat')
+    done = subprocess.run(
+      ['bash', '-o', 'pipefail', '-c', here], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, (command, done)
+    if number == 0:
+      assert (tmp_path / 'out.wav').read_bytes()[:4] == b'RIFF'
+      (tmp_path / 'out.wav').write_bytes(wav_of())  # this model may have said nothing
+    else:
+      assert done.stdout
