@@ -129,6 +129,7 @@ def test_what_is_typed_is_answered_to_eye_and_ear(
     codes = np.concatenate([part for part in parts if not isinstance(part, str)])
     titles = turn.locator('.cell:not(.dropped)').evaluate_all('all => all.map(it => it.title)')
     assert [t for t in titles if t.startswith('code')] == [f'code {c}' for c in codes]
+    assert turn.locator('.cell.end').count() <= len(talk.assets.vocabulary.spans(tokens))
     assert turn.locator('.token').count() == (~talk.assets.vocabulary.is_audio(tokens)).sum()
     # Watched again, step by step: masks first, and what is revealed stays.
     last = int(turn.locator('.scrub').get_attribute('max'))
@@ -171,7 +172,7 @@ def test_a_file_and_the_microphone_are_heard(client, browser, tmp_path):
     page.locator('#clip').wait_for()
     assert page.locator('#clip-name').text_content().startswith('Recording, 0.')
     page.keyboard.press('Enter')  # the button to send has the focus
-    page.wait_for_function('document.querySelectorAll(".turn").length === 2')
+    sync_api.expect(page.locator('.turn')).to_have_count(2)
     assert opened.answer().locator('.token').count() > 0
     assert not opened.wrong
 
@@ -184,9 +185,7 @@ def test_what_goes_wrong_is_said(client, browser, tmp_path):
     page.click('#send')
     assert page.locator('#problem').text_content() == 'type something first'
     page.set_input_files('#file', path)
-    page.wait_for_function(
-      'document.getElementById("problem").textContent.includes("no sound")'
-    )
+    sync_api.expect(page.locator('#problem')).to_contain_text('no sound')
     opened.ask('speak', 'x' * 3000)
     assert 'max_prompt' in page.locator('#problem').text_content()
     said = '<img src=x onerror="document.title = 1">'

@@ -80,9 +80,10 @@ export class Making {
     });
     if (codes.some((code) => code !== null)) block.lastChild.append(element('i', ''));
     if (final) {
-      // What follows the end of the sound in its block is dropped.
-      cells.slice(codes.length).forEach((cell) => {
-        cell.className = cell.classList.contains('end') ? 'cell end' : 'cell masked dropped';
+      // A block is cut at the end of the sound: what follows is dropped.
+      cells.slice(codes.length).forEach((cell, place) => {
+        cell.className = place ? 'cell masked dropped' : 'cell end';
+        cell.title = place ? 'dropped' : 'end of the sound';
       });
       block.classList.remove('open');
       this.#open = null;
