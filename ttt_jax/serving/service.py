@@ -195,7 +195,10 @@ class Service:
     """
     answer = Answer(self, task, time.monotonic())
     try:
-      prompt = await self.work(self.session.prompt, task, said, voice)
+      if isinstance(said, str):  # soon done: no reason to wait behind sound
+        prompt = self.session.prompt(task, said, voice)
+      else:
+        prompt = await self.work(self.session.prompt, task, said, voice)
       request = self.session.decoder.request(prompt, seed, settings)
       answer.ask(request, drafts)
     except errors.UserError as error:
