@@ -14,8 +14,7 @@ FLOORS = (CODEC, ORIGINAL)
 
 def written(assets: assets_lib.Assets, answer: events.Answer) -> str:
   """All text of an answer."""
-  parts = assets.template.parts(answer.tokens)
-  return ''.join(part for part in parts if isinstance(part, str))
+  return assets.template.text(answer.tokens)
 
 
 def spoken(assets: assets_lib.Assets, answer: events.Answer) -> np.ndarray:
