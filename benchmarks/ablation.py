@@ -152,7 +152,8 @@ def run(variant: Variant, seed: int, folder: pathlib.Path, steps: int, limit: in
   if variant.tokens:
     config = scaled(config, source)
   train.train(config, place / 'run', kind=variant.kind)
-  evaluation = evaluate.Evaluation(suite(variant, data, limit), place / evaluate.ITEMS)
+  # What is heard of the references is kept for all runs.
+  evaluation = evaluate.Evaluation(suite(variant, data, limit), folder / evaluate.ITEMS)
   load = functools.partial(variant.candidate.load, str(place / 'run'), variant.name)
   judged = evaluation.judge([load], steps=config.train.steps)
   offline.write(judged, place)
