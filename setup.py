@@ -22,6 +22,7 @@ setuptools.setup(
     'ttt_jax.conversion': ['exported/*.py'],
     'ttt_jax.evaluation': ['*.yaml'],
     'ttt_jax.pages': ['*.css'],
+    'ttt_jax.serving': ['page/*'],
   },
   install_requires=[
     'absl-py>=2.1',
@@ -63,12 +64,16 @@ setuptools.setup(
     'asr': ['torch==2.13.0', 'transformers>=5.0'],
     # Records in parquet files.
     'parquet': ['pyarrow>=20.0'],
+    # A server, and the page that it has.
+    'serve': ['fastapi>=0.115', 'uvicorn>=0.34'],
     # torch and transformers are the oracle of the network; see 'mimi' too.
     'test': [
       'apache-beam>=2.77',
+      'httpx>=0.28',
       'hypothesis>=6.140',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
       'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
+      'playwright>=1.55',  # drives a browser, which is not in it
       'pyarrow>=20.0',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
@@ -93,6 +98,7 @@ setuptools.setup(
       'ttt-generate=ttt_jax.cli.generate:run',
       'ttt-inspect=ttt_jax.cli.inspect_data:run',
       'ttt-convert=ttt_jax.cli.convert:run',
+      'ttt-serve=ttt_jax.cli.serve:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
       'ttt-plan=ttt_jax.cli.plan:run',
     ]

@@ -16,7 +16,7 @@ import jiwer
 import numpy as np
 import record
 
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import mel_vq
 from ttt_jax.evaluation.recognisers import sphinx
 
@@ -47,17 +47,17 @@ class Judge:
   """The test sentences of every task, and a listener for each."""
 
   def __init__(self, strings: int, every: int):
-    world = sentences.make_world(_FIT_UTTERANCES, strings, _SEED)
+    world = sums.make_world(_FIT_UTTERANCES, strings, _SEED)
     self.training = world.train_strings + tuple(q.text for q in world.train_questions)
     self.texts = {
       'strings': world.test_strings,
       'questions': tuple(q.text for q in world.test_questions[::every]),
-      'numbers': sentences.NUMBERS,
+      'numbers': sums.NUMBERS,
     }
     self._listeners = {
-      'strings': sphinx.PocketSphinx(sentences.DIGITS),
-      'questions': sphinx.PocketSphinx(sentences.WORDS),
-      'numbers': sphinx.PocketSphinx(sentences.NUMBERS, single=True),
+      'strings': sphinx.PocketSphinx(sums.DIGITS),
+      'questions': sphinx.PocketSphinx(sums.WORDS),
+      'numbers': sphinx.PocketSphinx(sums.NUMBERS, single=True),
     }
     self.hear_seconds = {task: 0.0 for task in TASKS}
     self.heard = {task: 0 for task in TASKS}
@@ -83,7 +83,7 @@ def _timed(function: Callable, items: list) -> tuple[list, float]:
 def _fit_waves(judge: Judge, voices: tuple[speech.Voice, ...]) -> list[np.ndarray]:
   # Strings, questions and lone numbers in proportion, voices taking turns.
   texts = [judge.training[i] for i in np.random.default_rng(_SEED).permutation(1400)]
-  texts = (list(sentences.NUMBERS) * 4 + texts)[:_FIT_UTTERANCES]
+  texts = (list(sums.NUMBERS) * 4 + texts)[:_FIT_UTTERANCES]
   return [speech.say(text, voices[i % len(voices)]) for i, text in enumerate(texts)]
 
 

@@ -8,7 +8,7 @@ from ttt_jax import assets as assets_lib
 from ttt_jax import chat
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation import candidate, likelihood
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import events
 
 
 class Killed(BaseException):
@@ -62,7 +62,7 @@ class _Decoder:
       self._parrot.asked.append(seed)
       text, codes = self._parrot.says(seed)
       tokens = template.body(chat.Turn('assistant', [text, codes]))
-      yield number, decoder.Answer(np.array(tokens, np.int32), seed % 5 > 0)
+      yield number, events.Answer(np.array(tokens, np.int32), seed % 5 > 0)
 
 
 class _Scorer:

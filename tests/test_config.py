@@ -131,7 +131,7 @@ def test_at_most_one_axis_takes_what_is_left():
 # Rows of the layers, from the top; a module may import from its own row's package and below.
 LAYERS = (
   ('ttt_jax/cli', 'benchmarks'),
-  ('ttt_jax/planning',),
+  ('ttt_jax/planning', 'ttt_jax/serving'),
   ('ttt_jax/evaluation', 'ttt_jax/inspection'),
   ('ttt_jax/training', 'ttt_jax/sampling', 'ttt_jax/conversion'),
   ('data_pipelines/preparing', 'data_pipelines/little_world'),

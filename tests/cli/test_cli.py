@@ -21,7 +21,15 @@ from ttt_jax.codecs import audio_io
 
 ROOT = pathlib.Path(quickstart.__file__).parents[2]
 WORLD = prepare.Settings(
-  voices=2, strings=30, tests=3, codes=48, frames=4, seed=0, ask_every=60, answer_every=40
+  world='sums',
+  voices=2,
+  strings=30,
+  tests=3,
+  codes=48,
+  frames=4,
+  seed=0,
+  ask_every=60,
+  answer_every=40,
 )
 
 

@@ -13,7 +13,7 @@ from ttt_jax.evaluation import items as items_lib
 from ttt_jax.evaluation import likelihood
 from ttt_jax.evaluation import log as log_lib
 from ttt_jax.evaluation import suite as suite_lib
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import events
 
 _TOGETHER = 32  # documents whose likelihoods are taken together; the same ones on every start
 
@@ -85,11 +85,11 @@ class Asked:
     if self._task.likelihood:
       self._have_read()
 
-  def told(self) -> dict[str, decoder.Answer]:
+  def told(self) -> dict[str, events.Answer]:
     """The answers by item."""
     found = [item.name for item in self._items if item.name in self._answers]
     return {
-      name: decoder.Answer(np.array(self._answers[name][0], np.int32), self._answers[name][1])
+      name: events.Answer(np.array(self._answers[name][0], np.int32), self._answers[name][1])
       for name in found
     }
 

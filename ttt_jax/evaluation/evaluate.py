@@ -21,7 +21,7 @@ from ttt_jax.evaluation import answering, hearing, judging, text_metrics, voices
 from ttt_jax.evaluation import candidate as candidate_lib
 from ttt_jax.evaluation import items as items_lib
 from ttt_jax.evaluation import suite as suite_lib
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import events
 
 RESULTS = 'results.json'
 REPORT = 'report.html'
@@ -47,7 +47,7 @@ class Judged(NamedTuple):
   suite: suite_lib.Suite
   tasks: Sequence[judging.Task]
   candidates: Sequence[candidate_lib.Candidate]
-  answers: Mapping[str, Mapping[str, Mapping[str, decoder.Answer]]]
+  answers: Mapping[str, Mapping[str, Mapping[str, events.Answer]]]
   outcomes: Mapping[str, Mapping[str, judging.Outcome]]
   results: dict[str, Any]
 

@@ -18,7 +18,7 @@ from ttt_jax.evaluation import log as log_lib
 from ttt_jax.evaluation import suite as suite_lib
 from ttt_jax.evaluation import voices
 from ttt_jax.evaluation.recognisers import kinds, recogniser
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import events
 
 Heard = dict[str, str]
 
@@ -85,7 +85,7 @@ class Listener:
     self,
     name: str,
     about: dict,
-    told: dict[str, decoder.Answer],
+    told: dict[str, events.Answer],
   ) -> tuple[Heard, list[items_lib.Failure]]:
     """What is heard of a model's answers, by item; and what could not be.
 

@@ -5,20 +5,19 @@ import numpy as np
 from ttt_jax import assets as assets_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation import items
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import events
 
 # The reference speech after the codec alone, and as it was recorded.
 CODEC, ORIGINAL = 'codec', 'original'
 FLOORS = (CODEC, ORIGINAL)
 
 
-def written(assets: assets_lib.Assets, answer: decoder.Answer) -> str:
+def written(assets: assets_lib.Assets, answer: events.Answer) -> str:
   """All text of an answer."""
-  parts = assets.template.parts(answer.tokens)
-  return ''.join(part for part in parts if isinstance(part, str))
+  return assets.template.text(answer.tokens)
 
 
-def spoken(assets: assets_lib.Assets, answer: decoder.Answer) -> np.ndarray:
+def spoken(assets: assets_lib.Assets, answer: events.Answer) -> np.ndarray:
   """All audio of an answer, float32 [S]."""
   parts = assets.template.parts(answer.tokens)
   return _decode(assets, [part for part in parts if not isinstance(part, str)])

@@ -7,7 +7,7 @@ pytest.importorskip('pocketsphinx')
 
 import jiwer
 
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation.recognisers import recogniser, sphinx
 
@@ -16,7 +16,7 @@ RATE = speech.SAMPLE_RATE
 
 @pytest.fixture(scope='module')
 def digits():
-  return sphinx.PocketSphinx(sentences.DIGITS)
+  return sphinx.PocketSphinx(sums.DIGITS)
 
 
 def _rate(listener, texts):
@@ -25,18 +25,18 @@ def _rate(listener, texts):
 
 
 def test_digit_strings_are_heard(digits):
-  assert _rate(digits, sentences.make_world(0, 15, seed=5).test_strings) <= 0.02
+  assert _rate(digits, sums.make_world(0, 15, seed=5).test_strings) <= 0.02
 
 
 def test_questions_are_heard():
-  questions = sentences.make_world(0, 0, seed=5).test_questions[::8]
-  listener = sphinx.PocketSphinx(sentences.WORDS)
+  questions = sums.make_world(0, 0, seed=5).test_questions[::8]
+  listener = sphinx.PocketSphinx(sums.WORDS)
   assert _rate(listener, [q.text for q in questions]) <= 0.03
 
 
 def test_single_numbers_are_heard():
-  listener = sphinx.PocketSphinx(sentences.NUMBERS, single=True)
-  assert _rate(listener, sentences.NUMBERS) <= 0.06  # one of nineteen
+  listener = sphinx.PocketSphinx(sums.NUMBERS, single=True)
+  assert _rate(listener, sums.NUMBERS) <= 0.06  # one of nineteen
 
 
 def test_what_is_heard_does_not_depend_on_order_level_or_rate(digits):
