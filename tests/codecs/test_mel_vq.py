@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip('espeakng_loader')
 pytest.importorskip('pocketsphinx')
-jiwer = pytest.importorskip('jiwer')
+pytest.importorskip('jiwer')
+
+import jiwer
 
 from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import audio_io, codec, kinds, mel_vq, spectrogram
