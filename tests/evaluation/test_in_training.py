@@ -114,7 +114,7 @@ def test_nothing_is_compiled_twice_and_no_parameters_are_kept(trained):
   _, judge = trained
   (made,) = judge._candidate._decoders.values()
   assert len(made.compiled) == len(set(made.compiled)) > 1
-  assert judge._candidate.params is None and made._params == {}
+  assert judge._candidate.params is None and made._passes._params == {}
 
 
 def test_without_the_settings_nothing_is_judged(toy_data, tmp_path):

@@ -65,13 +65,15 @@ def test_of_several_references_the_nearest_counts():
     ('option', 'she sounds happy', 'happy', True),
     ('option', 'she sounds very happy', 'happy', False),
     ('option', 'she sounds very happy', 'very happy', True),
+    ('option', 'happy enough', 'happy', False),
+    ('option', 'he is happy enough', 'happy enough', True),
     ('option', 'happy or sad', 'happy', False),
     ('option', 'happy happy', 'happy', True),
     ('option', 'neither', 'happy', False),
   ],
 )
 def test_what_is_right(match, said, reference, right):
-  options = ('happy', 'sad', 'very happy') if match == 'option' else ()
+  options = ('sad', 'happy', 'very happy', 'happy enough') if match == 'option' else ()
   metric = suite.Metric('accuracy', match=match, options=options)
   assert figure_of(metric, [([reference], said)]) == right
 
