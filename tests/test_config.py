@@ -77,6 +77,7 @@ def test_missing_key_is_named():
     ('sampling.max_prompt', 0),
     ('sampling.batch', 0),
     ('optimizer.beta2', 1.0),
+    ('evaluation.every', -1),
   ],
 )
 def test_impossible_values_name_their_key(key, value):
@@ -166,7 +167,8 @@ def _imports(path: pathlib.Path):
         yield full if is_module or is_package else node.module
 
 
-PLUGINS = 'ttt_jax.codecs.plugins'  # may import torch; imported by name alone, when asked for
+# May import torch; imported by name alone, when asked for.
+PLUGINS = ('ttt_jax.codecs.plugins', 'ttt_jax.evaluation.recognisers.plugins')
 EXPORTED = ROOT / 'ttt_jax' / 'conversion' / 'exported'  # never imported: copied into exports
 
 

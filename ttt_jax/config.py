@@ -303,6 +303,19 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """How often a model is judged while it is trained, and by what."""
+
+  every: int
+  suite: str
+
+  def __post_init__(self):
+    _require(self.every >= 0, 'evaluation.every', self.every, 'at least 0')
+    named = bool(self.suite) or not self.every
+    _require(named, 'evaluation.suite', self.suite, 'a file where evaluation.every is above 0')
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
   """All settings of a run."""
 
@@ -316,6 +329,7 @@ class Config:
   train: Train
   mesh: Mesh
   sampling: Sampling
+  evaluation: Evaluation
 
   def __post_init__(self):
     _require(self.seed >= 0, 'seed', self.seed, 'at least 0')

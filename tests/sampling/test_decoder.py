@@ -41,13 +41,7 @@ CASES = {
 PROMPTS = 24
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_to_compile():
-  """What is compiled here runs but a few times."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
 
 
 @functools.cache

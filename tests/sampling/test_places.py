@@ -5,12 +5,12 @@ import functools
 import jax
 import numpy as np
 import pytest
-from test_decoder import CASES, VOCABULARY, prompts, quick_to_compile, random_network, settings
+from test_decoder import CASES, VOCABULARY, prompts, random_network, settings
 
 from ttt_jax.config import Mask
 from ttt_jax.sampling import decoder
 
-__all__ = ['quick_to_compile']
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
 
 
 def make(name='span', **changes):

@@ -7,13 +7,11 @@ import time
 
 import numpy as np
 import pytest
-from test_decoder import VOCABULARY, prompts, quick_to_compile, random_network, settings
+from test_decoder import VOCABULARY, prompts, random_network, settings
 
 from ttt_jax.config import Mask
 from ttt_jax.sampling import decoder
 from ttt_jax.serving import engine, metrics
-
-__all__ = ['quick_to_compile']
 
 
 @pytest.fixture(scope='module')

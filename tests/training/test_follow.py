@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
   clock: clock_lib.Clock
 
 
-def run(steps, every, log_every, start=0) -> Outcome:
+def run(steps, every, log_every, start=0, judged=0) -> Outcome:
   config = make_config(
     train__steps=steps, train__checkpoint_every=every, train__log_every=log_every
   )
@@ -91,7 +91,12 @@ def run(steps, every, log_every, start=0) -> Outcome:
     events.append(f'save {number}')
 
   current, batches = state.State(np.int32(start), None, None), range(start, steps)
-  last = loop.run(config.train, devices, current, batches, save, clock, follower, tracer)
+
+  def evaluate(number, params):
+    events.append(f'evaluate {number}')
+
+  parts = save, clock, follower, tracer, judged, evaluate
+  last = loop.run(config.train, devices, current, batches, *parts)
   follower.close()
   assert last.step == steps
   return Outcome(events, writer.reports, clock)
@@ -110,6 +115,13 @@ def test_what_leads_up_to_a_checkpoint_is_reported_before_it_is_kept():
   order = [event for event in events if event.split()[0] in ('report', 'save')]
   assert order == ['report 2', 'report 4', 'save 4', 'report 6', 'save 6']
   assert events.index('save 4') < events.index('call 5')
+
+
+def test_a_model_is_judged_when_it_is_kept_and_reported_and_at_the_end():
+  events, _, _ = run(steps=5, every=2, log_every=2, judged=2)
+  order = [e for e in events if e.split()[0] in ('report', 'save', 'evaluate')]
+  assert order == [f'{e} {n}' for n in (2, 4, 5) for e in ('report', 'save', 'evaluate')]
+  assert events.index('evaluate 2') < events.index('call 3')
 
 
 @pytest.mark.parametrize('every,log_every,start', [(100, 3, 0), (2, 3, 0), (5, 1, 3)])

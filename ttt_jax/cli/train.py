@@ -16,6 +16,7 @@ from absl import flags
 
 from ttt_jax import errors
 from ttt_jax.cli import settings
+from ttt_jax.evaluation import in_training
 from ttt_jax.training import trace, train
 
 _CONFIG = settings.define_config()
@@ -69,7 +70,8 @@ def main():
     raise errors.UserError('--coordinator, --processes and --process need --distributed')
   config = settings.checked(_CONFIG.value)
   profiled = trace.parse(_PROFILE.value, config.train.steps)
-  train.train(config, _WORKDIR.value, profiled)
+  judge = in_training.judge(config, _WORKDIR.value)
+  train.train(config, _WORKDIR.value, profiled, judge)
 
 
 run = functools.partial(settings.run, main)

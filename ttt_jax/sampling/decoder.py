@@ -1,11 +1,13 @@
 """Hybrid decoding with an exact cache, for many prompts together."""
 
 import collections
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from jax.sharding import Mesh
 
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
@@ -28,10 +30,17 @@ class Decoder:
     vocabulary: vocabulary_lib.Vocabulary,
     sampling: config_lib.Sampling,
     mask: config_lib.Mask,
+    mesh: Mesh | None = None,
   ):
-    """Compiles nothing yet."""
+    """Compiles nothing yet; the arguments are those of `passes.Passes`."""
     self._vocabulary, self._sampling = vocabulary, sampling
-    self._passes = passes.Passes(model, params, vocabulary, sampling, mask)
+    self._passes = passes.Passes(model, params, vocabulary, sampling, mask, mesh)
+
+  def with_params(self, params: Any) -> Self:
+    """A decoder of other parameters, that lie as these do; it shares what was compiled."""
+    other = copy.copy(self)
+    other._passes = self._passes.with_params(params)
+    return other
 
   @property
   def compiled(self) -> list[passes.Shape]:
@@ -130,14 +139,7 @@ class Decoder:
       VocabularyError: the prompt is empty, too long, or has an unknown token.
       ConfigError: the settings differ in something else.
     """
-    if not len(prompt):
-      raise vocabulary_lib.VocabularyError(f'{name} is empty')
-    self._vocabulary.check(prompt, name)
-    if len(prompt) > self._sampling.max_prompt:
-      raise vocabulary_lib.VocabularyError(
-        f'{name} has {len(prompt)} tokens, which is more than '
-        f'config.sampling.max_prompt, {self._sampling.max_prompt}'
-      )
+    self.check(prompt, name)
     settings = self._sampling if settings is None else settings
     own = {key: getattr(self._sampling, key) for key in config_lib.OF_A_REQUEST}
     if dataclasses.replace(settings, **own) != self._sampling:
@@ -146,3 +148,14 @@ class Decoder:
         f'than {", ".join(config_lib.OF_A_REQUEST)}'
       )
     return rows.Request(prompt, seed, settings)
+
+  def check(self, prompt: np.ndarray, name: str) -> None:
+    """Raises VocabularyError, calling the prompt `name`, where it cannot be answered."""
+    if not len(prompt):
+      raise vocabulary_lib.VocabularyError(f'{name} is empty')
+    self._vocabulary.check(prompt, name)
+    if len(prompt) > self._sampling.max_prompt:
+      raise vocabulary_lib.VocabularyError(
+        f'{name} has {len(prompt)} tokens, which is more than '
+        f'config.sampling.max_prompt, {self._sampling.max_prompt}'
+      )

@@ -6,14 +6,19 @@ Passes follow each other in a loop on the device, which the host restarts where 
 change: the width of the window, the length of the cache; or where it is wanted back.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import contextlib
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
 
 from ttt_jax import config as config_lib
+from ttt_jax import sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import transformer
@@ -22,6 +27,7 @@ from ttt_jax.sampling import rows as rows_lib
 
 _SHORTEST = 128  # cache; longer ones are powers of two, so that few shapes are compiled
 _NARROWEST = 8  # window of more than one token; likewise
+_CACHE_AXES = (None, 'batch', 'kv_heads', None, None)  # by logical names
 _STEP = 128  # the finest in which the windows of long prompts grow
 
 
@@ -58,6 +64,7 @@ class Passes:
     vocabulary: ids and their classes.
     compiled: the `Shape` of everything that was compiled so far.
     count: how often the network was run so far.
+    ways: rows are computed in multiples of it, so that each device has as many.
   """
 
   def __init__(
@@ -67,19 +74,57 @@ class Passes:
     vocabulary: vocabulary_lib.Vocabulary,
     sampling: config_lib.Sampling,
     mask: config_lib.Mask,
+    mesh: Mesh | None = None,
   ):
-    """Compiles nothing yet."""
+    """Compiles nothing yet.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      vocabulary: its ids.
+      sampling: how it is decoded.
+      mask: as in training.
+      mesh: one with `sequence` 1 (`sharding.of_rows`), on which `params` lie; rows are cut
+        along it. By default all is on one device.
+    """
+    self._mesh, self.ways = mesh, sharding.rows_of(mesh) if mesh else 1
     self.vocabulary, self.sampling = vocabulary, sampling
     self._model, self._params = model, _computed_with(params, model.config.dtype)
     self._machine = rows_lib.Machine(vocabulary, sampling, mask)
     self.compiled: list[Shape] = []
     self.count = 0
-    donated = {'donate_argnames': 'state'}
-    self._admit = jax.jit(self._admit_rows, static_argnames='width', **donated)
-    self._run = jax.jit(self._run_rows, static_argnames='width', **donated)
-    self._extend = jax.jit(
-      lambda state, length: State(*(part.extended(length) for part in state)), static_argnums=1
-    )
+    # On a mesh each device has all of the rows, which are little, and its part of the cache.
+    laid = whole = None
+    if mesh:
+      whole = sharding.replicated(mesh)
+      axes = nn.logical_to_mesh_axes(_CACHE_AXES, sharding.RULES)
+      cut = jax.sharding.NamedSharding(mesh, axes)
+      laid = State(whole, cache_lib.Cache(cut, cut, whole))
+    how = {'static_argnames': 'width', 'donate_argnames': 'state'}
+    self._admit = self._jit(self._admit_rows, out_shardings=laid, **how)
+    ran = (laid, whole) if mesh else None
+    self._run = self._jit(self._run_rows, out_shardings=ran, **how)
+    self._extend = self._jit(self._extended, out_shardings=laid, static_argnums=1)
+    self._idle = self._jit(self._no_rows, out_shardings=laid, static_argnums=(0, 1))
+
+  def with_params(self, params: Any) -> Self:
+    """The same for other parameters, that lie as these do; it shares what was compiled."""
+    other = copy.copy(self)
+    other._params = _computed_with(params, self._model.config.dtype)
+    return other
+
+  def _jit(self, function: Callable, **how) -> Callable:
+    """Compiles `function`, to be called under the mesh."""
+    compiled = jax.jit(function, **how)
+
+    def call(*arguments, **more):
+      with contextlib.ExitStack() as stack:
+        if self._mesh:
+          stack.enter_context(jax.set_mesh(self._mesh))
+          stack.enter_context(nn.logical_axis_rules(sharding.RULES))
+        return compiled(*arguments, **more)
+
+    return call
 
   def length(self, tokens: int) -> int:
     """Of a cache for rows of so many tokens and what one pass may append to them."""
@@ -88,8 +133,9 @@ class Passes:
 
   def empty(self, size: int, length: int) -> State:
     """No answers, in so many rows."""
-    rows = jax.tree.map(jnp.array, self._machine.start([], size, length))
-    state = State(rows, self._cache(size, length))
+    state = self._idle(size, length)
+    if self._mesh:
+      return state
     # Put where the parameters are: left to be placed, it would be another kind of argument
     # than what comes out of a pass, and all would be compiled twice.
     where = _replicated(jax.tree.leaves(self._params)[0].sharding)
@@ -146,12 +192,19 @@ class Passes:
     for width in {1, *(self._width(w) for w in range(2, min(spans, length) + 1))}:
       state, _ = self._run(self._params, state, False, 1, width=width)
     widths = {self._reading(n) for n in range(1, longest + 1)}
-    for together in {1, size}:
+    for together in {self.ways, size}:
       idle = self._machine.start([], together, length)
       nowhere = np.full(together, size, np.int32)
       for width in widths:
         state = self._admit(self._params, state, idle, nowhere, width=width)
     return state
+
+  def _no_rows(self, size: int, length: int) -> State:
+    rows = jax.tree.map(jnp.array, self._machine.start([], size, length))
+    return State(rows, self._cache(size, length))
+
+  def _extended(self, state: State, length: int) -> State:
+    return State(*(part.extended(length) for part in state))
 
   @property
   def _room(self) -> int:
@@ -220,7 +273,8 @@ class Passes:
     logits = draw.restrict(logits, rows.audio[:, None], self.vocabulary)
     keys = draw.keys(rows.seed, rows.count, window.query.shape[1])
     drawn = draw.draw(logits, keys, rows.temperature, self.sampling)
-    return self._machine.advance(rows, *drawn), cache
+    k, v = (nn.with_logical_constraint(x, _CACHE_AXES) for x in (cache.k, cache.v))
+    return self._machine.advance(rows, *drawn), cache._replace(k=k, v=v)
 
 
 def _power(number: int, least: int = 1) -> int:

@@ -57,11 +57,11 @@ class Places:
 
     Args:
       passes: of one set of parameters.
-      size: how many there are.
+      size: how many there are, or a few more (`Passes.ways`).
       longest: tokens of prompts for which there is room from the start.
     """
     self._passes, self._least = passes, passes.length(longest)
-    self._places: list[_Place | None] = [None] * size
+    self._places: list[_Place | None] = [None] * (-(-size // passes.ways) * passes.ways)
     self.clear()
 
   def clear(self) -> None:
@@ -89,7 +89,7 @@ class Places:
     self._make_room(max(len(request.prompt) for _, request in requests))
     free = [i for i, place in enumerate(self._places) if place is None][: len(requests)]
     # A few are read one by one, rather than among many rows that are idle.
-    together = 1 if len(free) * 4 <= len(self._places) else len(self._places)
+    together = self._passes.ways if len(free) * 4 <= len(self._places) else len(self._places)
     for first in range(0, len(free), together):
       chosen = free[first : first + together]
       new = requests[first : first + together]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
@@ -18,6 +19,10 @@ from ttt_jax.training import clock as clock_lib
 from ttt_jax.training import follow, metrics, state, trace
 from ttt_jax.training import program as program_lib
 
+# Judges a model: from its assets, the mesh that parameters lie on, the step and the parameters
+# to figures by name. All processes call it; figures of the first one are written.
+Judge = Callable[[assets_lib.Assets, Mesh, int, Any], dict[str, float]]
+
 
 def train(
   config: config_lib.Config,
@@ -25,6 +30,7 @@ def train(
   batches: Callable[[int, int, int], Iterator[batch_lib.Batch]],
   workdir: str | pathlib.Path,
   profiled: range = range(0),
+  judge: Judge | None = None,
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
 
@@ -41,6 +47,7 @@ def train(
       each global batch.
     workdir: folder of the run.
     profiled: steps of which a trace is written (see `trace`).
+    judge: is asked every `config.evaluation.every` steps, and at the end.
 
   Raises:
     CheckpointError: `workdir` holds another kind of run, cannot be written, or is not one
@@ -64,10 +71,24 @@ def train(
     writer = metrics.Writer(workdir, config.train.steps, start, jax.process_index() == 0)
     follower = follow.Follower(clock, writer, config, size, mesh.devices.flat)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
+
+    def evaluate(number: int, params: Any) -> None:
+      writer.write(number, judge(assets, mesh, number, params))
+
+    every = config.evaluation.every if judge else 0
     try:
       with contextlib.closing(follower), contextlib.closing(tracer):
         current = run(
-          config.train, program.step, current, stream, save, clock, follower, tracer
+          config.train,
+          program.step,
+          current,
+          stream,
+          save,
+          clock,
+          follower,
+          tracer,
+          every,
+          evaluate,
         )
     finally:
       clock.enter('save')
@@ -128,6 +149,8 @@ def run(
   clock: clock_lib.Clock,
   follower: follow.Follower,
   tracer: trace.Tracer,
+  every: int = 0,
+  evaluate: Callable[[int, Any], None] | None = None,
 ) -> state.State:
   """Takes a step for each batch and returns the last state.
 
@@ -140,6 +163,8 @@ def run(
     clock: is told what the host does.
     follower: reads and reports what steps give.
     tracer: of some of the steps.
+    every: steps between evaluations, of which one is at the end; 0: none.
+    evaluate: is given the number of the step and the parameters.
   """
   first = int(current.step) + 1
   clock.enter('data')
@@ -155,5 +180,9 @@ def run(
       follower.catch_up()  # so that what leads up to a checkpoint is reported before it is kept
       clock.enter('save')
       save(number, current.params, current.optimizer)
+    if every and (number % every == 0 or number == train.steps):
+      follower.catch_up()
+      clock.enter('evaluate')
+      evaluate(number, current.params)
     clock.enter('data')
   return current

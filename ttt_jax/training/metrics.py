@@ -63,8 +63,8 @@ def speed(
                        host waited for data
     compile_seconds    of the first call of the step; in the first report alone
 
-  Time is all that was spent but `start` and `compile`, which come once: for waiting and for
-  saving, the speed goes down.
+  Time is all that was spent but `start` and `compile`, which come once, and `evaluate`: for
+  waiting and for saving, the speed goes down.
 
   Args:
     sums: over the steps.
@@ -72,7 +72,7 @@ def speed(
     spent: seconds of each part of the clock.
     yardstick: what `mfu` is relative to.
   """
-  seconds = sum(spent.values()) - spent['start'] - spent['compile']
+  seconds = sum(spent.values()) - sum(spent[p] for p in ('start', 'compile', 'evaluate'))
   out = {
     'step_seconds': spent['step'] / steps,
     'tokens_per_second': float(sums.filled / seconds),
@@ -128,7 +128,9 @@ class Writer:
       self._board.add_scalar(name, value, step)
     shown = ('text_loss', 'audio_loss', 'audio_accuracy')
     parts = {name: f'{figures[name]:.3f}' for name in shown if name in figures}
-    self._bar.set_postfix(parts | {'tok/s': f'{figures["tokens_per_second"]:.0f}'})
+    if 'tokens_per_second' in figures:
+      parts |= {'tok/s': f'{figures["tokens_per_second"]:.0f}'}
+      self._bar.set_postfix(parts)
 
   def close(self) -> None:
     """Closes the files and the bar."""

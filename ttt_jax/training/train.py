@@ -10,18 +10,27 @@ from ttt_jax.training import loop, state
 
 
 def train(
-  config: config_lib.Config, workdir: str | pathlib.Path, profiled: range = range(0)
+  config: config_lib.Config,
+  workdir: str | pathlib.Path,
+  profiled: range = range(0),
+  judge: loop.Judge | None = None,
+  kind: type[rows.Rows] = rows.Rows,
 ) -> state.State:
   """Opens the data sets that `config.data` names and trains on it in `workdir`.
 
-  Traces of the steps `profiled` are written (see `trace`).
+  Args:
+    config: the settings.
+    workdir: folder of the run.
+    profiled: steps of which traces are written (see `trace`).
+    judge: is asked as `loop.train` says.
+    kind: of rows that documents are made into; others are for comparison.
 
   Raises:
     UserError: the data set, the folder or the settings cannot be used.
   """
   data = config.data
   sources = mixture.open_all(data)
-  stream = rows.Rows(sources, data, config.mask, config.objective, config.seed)
+  stream = kind(sources, data, config.mask, config.objective, config.seed)
   for source, deck, about in zip(sources, stream.plan.decks, stream.plan.epochs()):
     logging.info(
       '%s: %d records, %.1f %% of all that come, once in about %.0f steps',
@@ -43,4 +52,4 @@ def train(
       workers=data.workers,
     )
 
-  return loop.train(config, sources[0].assets, batches, workdir, profiled)
+  return loop.train(config, sources[0].assets, batches, workdir, profiled, judge)
