@@ -38,10 +38,14 @@ _SAMPLES = 32_000  # bytes of a second at 16 kHz
 @contextlib.contextmanager
 def served(folder: str):
   """The address of a server that is ready."""
-  command = [sys.executable, '-m', 'ttt_jax.cli.serve', f'--checkpoint={folder}', '--port=0']
+  command = [sys.executable, '-m', 'ttt_jax.cli.serve', f'--checkpoint={folder}']
+  command += ['--port=0', '--max_prompt=128']
   with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
     try:
-      address = re.match(r'listening on (\S+)', process.stderr.readline())[1]
+      told = process.stderr.readline()
+      if not told.startswith('listening on '):
+        sys.exit(told + process.stderr.read())
+      address = told.split()[-1]
       threading.Thread(target=process.stderr.read, daemon=True).start()
       while True:
         with contextlib.suppress(OSError), urllib.request.urlopen(f'{address}/readyz'):

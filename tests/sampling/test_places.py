@@ -71,6 +71,11 @@ def test_the_place_of_one_who_left_is_free():
     places.run(1)
     collect(places, told)
   assert set(told) == {'b', 'c'}
+  places.admit([('d', speak.request(first))])
+  places.drop({'d'})
+  before = speak.passes
+  places.run()  # nobody is there to run for
+  assert speak.passes == before
   assert tokens_of(told['c']) == tokens_of(speak.stream(third, 2))
 
 

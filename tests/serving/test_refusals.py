@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import numpy as np
 import pytest
 from heard import ask, serving, wav_of
@@ -157,6 +158,8 @@ def test_an_answer_has_its_time(talk, monkeypatch):
     told = client.post('/v1/ask', json={'text': 'one'})
     assert told.status_code == 504 and told.json() == {'error': 'time is up'}
     assert ask(client, '/v1/ask', 'one')[-1] == ('error', {'error': 'time is up'})
+    with pytest.raises(httpx.RemoteProtocolError):
+      client.post('/v1/ask', json={'text': 'one'}, headers={'accept': 'audio/wav'})
     assert engine.load == (0, 0)
     monkeypatch.setattr(engine, '_turn', turn)
 

@@ -52,7 +52,8 @@ def main():
   print(f'listening on http://{address}', file=sys.stderr, flush=True)
   logging.get_absl_logger().setLevel('INFO')
   # Uvicorn finishes what was taken, and raises the signal again.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: sys.exit(0))
   made.serve_on(listener)
   if made.failed:
     sys.exit(1)

@@ -186,11 +186,13 @@ async def _answered(service, request, task: str, wish: Wish, kinds: tuple[str, .
 
 
 class _Streaming(responses.StreamingResponse):
-  """Ends what it tells when the client has gone."""
+  """Ends what it tells when the client has gone; what breaks breaks the connection."""
 
   async def __call__(self, scope, receive, send) -> None:
     try:
       await super().__call__(scope, receive, send)
+    except telling.BrokenError:
+      pass  # a response that is left open is one that the client can tell from a whole one
     finally:
       await self.body_iterator.aclose()
 

@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
         lifespan='off',
         log_config=None,
         access_log=False,
+        log_level='error',  # what strangers do wrong is told to them, and fills no log
         server_header=False,
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(limits.answer_seconds) + 1,

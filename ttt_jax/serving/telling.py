@@ -24,6 +24,10 @@ _OFFERS = {
 _FAILURES = {'late': (504, 'time is up'), 'failed': (500, 'the engine failed')}
 
 
+class BrokenError(Exception):
+  """An answer ends before its end, in a form that has no word for that."""
+
+
 def wanted(task: str, accept: str) -> str:
   """The form of an answer, by the Accept header; the first that a task offers if it is free.
 
@@ -76,7 +80,7 @@ async def pieces(
   """It as it comes, in any form but JSON; events tell of blocks too, if asked.
 
   Raises:
-    RuntimeError: it did not come to an end, and the form has no word for that.
+    BrokenError: it did not come to an end, and the form has no word for that.
   """
   if form == hearing.WAV:
     yield audio_io.wav_header(rate)
@@ -86,8 +90,8 @@ async def pieces(
         for name, content in _events(news, answer, vocabulary, blocks):
           yield event(name, content)
         continue
-      if news.event.kind in _FAILURES:  # the connection breaks off, so that it is noticed
-        raise RuntimeError(_FAILURES[news.event.kind][1])
+      if news.event.kind in _FAILURES:
+        raise BrokenError
       for piece in news.pieces:
         content = audio_io.pcm(piece.wave) if form in _SOUNDS else piece.text.encode()
         if content:
