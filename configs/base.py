@@ -103,6 +103,7 @@ def get_config() -> ml_collections.ConfigDict:
   t.log_every = 20
   t.checkpoint_every = 500
   t.keep = 2  # latest checkpoints that are kept
+  t.keep_every = 0  # checkpoints of steps that are multiples of it are kept too; 0: none
 
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them

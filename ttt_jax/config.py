@@ -220,9 +220,11 @@ class Train:
   log_every: int
   checkpoint_every: int
   keep: int
+  keep_every: int
 
   def __post_init__(self):
     _positive('train', self, 'steps', 'accumulate', 'log_every', 'checkpoint_every', 'keep')
+    _require(self.keep_every >= 0, 'train.keep_every', self.keep_every, 'at least 0')
     try:
       re.compile(self.freeze)
     except re.error as error:

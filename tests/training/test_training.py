@@ -10,7 +10,7 @@ from conftest import make_config
 from flax import linen as nn
 
 from data_pipelines.stream import loader, rows
-from ttt_jax import checkpoint, sharding
+from ttt_jax import checkpoint, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import optimizer, program, state, trace, train
@@ -133,7 +133,7 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
   def start(*changes):
     data = dataclasses.replace(config.data, changes=changes)
     described = checkpoint.describe(dataclasses.replace(config, data=data), vocabulary)
-    checkpoint.refuse_another(workdir, described)
+    resuming.refuse_another(workdir, described)
 
   vocabulary = json.loads((workdir / checkpoint.CONFIG).read_text())['vocabulary']
   assert checkpoint.latest(workdir) == 6
@@ -145,7 +145,7 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
 def test_another_vocabulary_in_the_folder_is_refused(finished):
   config, workdir, _ = finished
   with pytest.raises(checkpoint.CheckpointError, match='another vocabulary .*now other'):
-    checkpoint.refuse_another(workdir, checkpoint.describe(config, 'other'))
+    resuming.refuse_another(workdir, checkpoint.describe(config, 'other'))
 
 
 def test_a_failed_start_leaves_the_description_alone(finished, toy_data):

@@ -12,7 +12,7 @@ from absl import logging
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import checkpoint, sharding
+from ttt_jax import checkpoint, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
 from ttt_jax.training import follow, metrics, state, trace
@@ -49,14 +49,15 @@ def train(
   """
   clock = clock_lib.Clock()
   about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  checkpoint.refuse_another(workdir, about)
-  checkpoint.refuse_unshared(workdir)
+  resuming.refuse_another(workdir, about)
+  resuming.refuse_unshared(workdir)
   mesh = sharding.make_mesh(config.mesh)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   program = program_lib.assemble(config, assets.vocabulary, mesh)
   logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
-  with checkpoint.manager(workdir, config.train.keep) as checkpoints:
-    current = _filled(config, assets, program, mesh, checkpoints)
+  done = checkpoint.newest_whole(workdir)
+  with checkpoint.manager(workdir, config.train.keep, config.train.keep_every) as checkpoints:
+    current = _filled(config, assets, program, mesh, checkpoints, done)
     checkpoint.claim(workdir, about, assets)
     size, start = assets.vocabulary.size, int(current.step)
     stream = _loaded(batches(start, *parts), mesh, config, size)
@@ -77,11 +78,11 @@ def train(
   return current
 
 
-def _filled(config, assets, program: program_lib.Program, mesh, checkpoints) -> state.State:
+def _filled(config, assets, program, mesh, checkpoints, done: int | None) -> state.State:
   """The state that a run goes on from, or begins with."""
   layout = program.layout
-  if checkpoints.latest_step() is not None:
-    done, *trees = checkpoint.restore(checkpoints, layout.params, layout.optimizer)
+  if done is not None:
+    trees = checkpoint.restore(checkpoints, done, layout.params, layout.optimizer)
     logging.info('going on from step %d', done)
     return state.State(jax.device_put(jax.numpy.int32(done), layout.step.sharding), *trees)
   if config.init.checkpoint:
