@@ -81,6 +81,7 @@ setuptools.setup(
       'ttt-convert=ttt_jax.cli.convert:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
       'ttt-plan=ttt_jax.cli.plan:run',
+      'ttt-checkpoint=ttt_jax.cli.checkpoint:run',
     ]
   },
 )

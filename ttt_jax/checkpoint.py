@@ -168,26 +168,22 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
     The step; None if none was ever saved.
 
   Raises:
-    CheckpointError: all steps are damaged.
+    CheckpointError: steps were damaged, now or before, and none is left.
   """
-  aside = []
   while True:
-    saved = steps(workdir)
+    saved, aside = steps(workdir), any(pathlib.Path(workdir, DAMAGED).glob('*'))
     # The first process decides: others may see what it renames later than it does.
-    step = int(multihost_utils.broadcast_one_to_all(np.array(saved[-1] if saved else -1)))
-    if step < 0:
-      break
-    if not _damaged(workdir, step):
-      return step
+    about = multihost_utils.broadcast_one_to_all(np.array([saved[-1] if saved else -1, aside]))
+    step, aside = map(int, about)
+    if step < 0 and aside:
+      raise CheckpointError(
+        f'{workdir}: no checkpoint is whole; what is left of them lies in {DAMAGED}/. '
+        f'Bring back a copy of one, or move {DAMAGED}/ away to begin anew'
+      )
+    if step < 0 or not _damaged(workdir, step):
+      return step if step >= 0 else None
     if jax.process_index() == 0:
-      aside.append(set_aside(workdir, step))
-    multihost_utils.broadcast_one_to_all(np.array(0))  # wait for it
-  if aside:
-    raise CheckpointError(
-      f'{workdir}: no checkpoint is whole; what is left of them lies in {DAMAGED}. '
-      'Bring back a copy of one, or use another folder'
-    )
-  return None
+      set_aside(workdir, step)
 
 
 def set_aside(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
