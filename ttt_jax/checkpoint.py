@@ -248,6 +248,12 @@ def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
   return gone
 
 
+def sweep(workdir: str | pathlib.Path) -> None:
+  """Deletes what a save that failed has left; none may be under way."""
+  for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{_TEMPORARY}*'):
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
   """Saves parameters alone, as step 0 of a run that somebody else trained.
 

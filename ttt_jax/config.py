@@ -232,6 +232,24 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guard:
+  """What a run bears, and when it gives up."""
+
+  skips: int
+  refill: int
+  loss_spike: float
+  gradient_spike: float
+  hang: float
+  grace: float
+
+  def __post_init__(self):
+    _positive('guard', self, 'refill', 'hang', 'grace')
+    for name in ('skips', 'loss_spike', 'gradient_spike'):
+      value = getattr(self, name)
+      _require(value >= 0, f'guard.{name}', value, 'at least 0')
+
+
+@dataclasses.dataclass(frozen=True)
 class Mesh:
   """Devices along each axis of the mesh; -1 takes all that are left."""
 
@@ -295,6 +313,7 @@ class Config:
   init: Init
   optimizer: Optimizer
   train: Train
+  guard: Guard
   mesh: Mesh
   sampling: Sampling
 

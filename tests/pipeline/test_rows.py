@@ -1,5 +1,7 @@
 import concurrent.futures
 import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -101,14 +103,34 @@ def test_starting_later_gives_what_an_uninterrupted_run_gives(toy_data):
     assert all(equal(a, b) for a, b in zip(whole[start:], later))
 
 
-def test_a_worker_that_dies_ends_the_run_with_a_reason(source):
-  batches = loader.batches(stream(source), 8, 10**6, workers=1)
-  next(batches)
-  (child,) = multiprocessing.active_children()
-  child.kill()
-  with pytest.raises(loader.WorkerError, match='data.workers.*has died.*exit code -9'):
-    for _ in range(10**6):
-      next(batches)
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(source):
+  wanted = take(loader.batches(stream(source), 8, 60), 60)
+  batches = loader.batches(stream(source), 8, 60, workers=2)
+  got = take(batches, 2)
+  killed = multiprocessing.active_children()[0]
+  killed.kill()
+  got += list(batches)
+  assert len(got) == 60 and all(equal(a, b) for a, b in zip(got, wanted))
+  assert not killed.is_alive()
+
+
+class Deadly:
+  """Rows that kill the process that wants one of them."""
+
+  def __init__(self, rows, at):
+    self.plan, self._rows, self._at = rows.plan, rows, at
+
+  def __getitem__(self, index):
+    if index >= self._at:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return self._rows[index]
+
+
+def test_workers_that_die_again_and_again_end_the_run_with_a_reason(source):
+  batches = loader.batches(Deadly(stream(source), 3 * 8), 8, 10**6, workers=1)
+  with pytest.raises(loader.WorkerError, match='data.workers.*exit code -9'):
+    take(batches, 10)
+  assert not multiprocessing.active_children()
 
 
 def test_an_error_in_a_worker_comes_through(source):

@@ -178,8 +178,8 @@ def run_steps(source, config, devices, steps):
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):
     batch = sharding.put_batch(batch, mesh, config.data.batch_size)
-    current, sums, norm = step(current, batch)
-    out.append((sums, float(norm)))
+    current, results = step(current, batch)
+    out.append((results.sums, float(results.norm)))
   return out, jax.device_get(current.params), state.shardings_of(layout)
 
 

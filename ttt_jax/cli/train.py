@@ -10,13 +10,14 @@ ttt-train ... --distributed --coordinator=HOST:PORT --processes=2 --process=0
 """
 
 import functools
+import sys
 
 import jax
 from absl import flags
 
 from ttt_jax import errors
 from ttt_jax.cli import settings
-from ttt_jax.training import trace, train
+from ttt_jax.training import stopping, trace, train
 
 _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -34,6 +35,9 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 _PROFILE = flags.DEFINE_string(
   'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
+)
+_ALLOW = flags.DEFINE_list(
+  'allow', [], 'Settings, by commas, that may differ from those of the run that goes on.'
 )
 
 
@@ -69,7 +73,11 @@ def main():
     raise errors.UserError('--coordinator, --processes and --process need --distributed')
   config = settings.checked(_CONFIG.value)
   profiled = trace.parse(_PROFILE.value, config.train.steps)
-  train.train(config, _WORKDIR.value, profiled)
+  try:
+    train.train(config, _WORKDIR.value, profiled, _ALLOW.value)
+  except stopping.Stopped as stopped:
+    print(f'stopped: {stopped}', file=sys.stderr)
+    sys.exit(stopping.CODE)
 
 
 run = functools.partial(settings.run, main)

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -15,41 +16,61 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import checkpoint, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
-from ttt_jax.training import follow, metrics, state, trace
+from ttt_jax.training import follow, metrics, saver, state, stopping, trace, watchdog
 from ttt_jax.training import program as program_lib
+from ttt_jax.training import step as step_lib
+
+
+class Feed(NamedTuple):
+  """What a run is trained on.
+
+  Attributes:
+    assets: of the data.
+    fingerprints: of the data sets.
+    batches: from a first step, a part's number and the number of parts, yields that part of
+      each global batch.
+    records: names of the records of the global batch of a step, counted from 0.
+  """
+
+  assets: assets_lib.Assets
+  fingerprints: Sequence[str]
+  batches: Callable[[int, int, int], Iterator[batch_lib.Batch]]
+  records: Callable[[int], list[str]]
 
 
 def train(
   config: config_lib.Config,
-  assets: assets_lib.Assets,
-  batches: Callable[[int, int, int], Iterator[batch_lib.Batch]],
+  feed: Feed,
   workdir: str | pathlib.Path,
   profiled: range = range(0),
+  allowed: Sequence[str] = (),
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
 
   A run that was stopped goes on from its latest checkpoint: 1. the state is laid out,
-  without allocating it; 2. it is filled from the latest checkpoint, else from
+  without allocating it; 2. it is filled from the latest checkpoint that is whole, else from
   `config.init.checkpoint`, else at random; 3. the folder's description is written; 4. the
   batches start at the state's step. They are a function of the step, so nothing else needs
   to be restored.
 
   Args:
     config: all settings.
-    assets: of the data.
-    batches: from a first step, a part's number and the number of parts, yields that part of
-      each global batch.
+    feed: the data.
     workdir: folder of the run.
     profiled: steps of which a trace is written (see `trace`).
+    allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
     CheckpointError: `workdir` holds another kind of run, cannot be written, or is not one
-      folder for all processes.
+      folder for all processes; or its disk is full at the end.
     ConfigError: the mesh does not fit the devices, the model or the batch.
+    DivergedError: too many updates had to be skipped.
+    Stopped: SIGTERM came; what was done is saved.
   """
   clock = clock_lib.Clock()
-  about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  resuming.refuse_another(workdir, about)
+  assets = feed.assets
+  about = checkpoint.describe(config, assets.vocabulary.fingerprint, feed.fingerprints)
+  resuming.refuse_another(workdir, about, allowed)
   resuming.refuse_unshared(workdir)
   mesh = sharding.make_mesh(config.mesh)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
@@ -60,22 +81,54 @@ def train(
     current = _filled(config, assets, program, mesh, checkpoints, done)
     checkpoint.claim(workdir, about, assets)
     size, start = assets.vocabulary.size, int(current.step)
-    stream = _loaded(batches(start, *parts), mesh, config, size)
-    save = functools.partial(checkpoint.save, checkpoints, about=about)
+    stream = _loaded(feed.batches(start, *parts), mesh, config, size)
+    store = saver.Saver(checkpoints, workdir, about)
     writer = metrics.Writer(workdir, config.train.steps, start, jax.process_index() == 0)
-    follower = follow.Follower(clock, writer, config, size, mesh.devices.flat)
+    skipped = functools.partial(_note_skipped, workdir, feed)
+    follower = follow.Follower(clock, writer, config, size, mesh.devices.flat, skipped)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
-    try:
+    watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
+    with stopping.Notice(config.guard.grace) as notice, watch:
       with contextlib.closing(follower), contextlib.closing(tracer):
         current = run(
-          config.train, program.step, current, stream, save, clock, follower, tracer
+          config.train,
+          program.step,
+          current,
+          stream,
+          store,
+          clock,
+          follower,
+          tracer,
+          notice,
+          watch,
         )
-    finally:
       clock.enter('save')
-      checkpoints.wait_until_finished()
+      store.finish()
   clock.settle()
   logging.info('where the time went: %s', clock)
+  if current.step < config.train.steps:
+    raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
   return current
+
+
+def _note_skipped(
+  workdir: str | pathlib.Path, feed: Feed, number: int, results: step_lib.Results
+) -> None:
+  """Tells of a step whose update was skipped, and of the records of its batch."""
+  if jax.process_index() != 0:
+    return
+  loss = float(results.sums.objective / max(float(results.sums.normalizer), 1))
+  records = feed.records(number - 1)
+  logging.error(
+    'step %d: the update is skipped: loss %.4g, norm of the gradient %.4g; its %d records are '
+    'in %s',
+    *(number, loss, results.norm, len(records), follow.SKIPPED),
+  )
+  about = {'step': number, 'loss': str(loss), 'gradient_norm': str(results.norm)}
+  path = pathlib.Path(workdir, follow.SKIPPED)
+  # A full disk does not end a run.
+  with contextlib.suppress(OSError), path.open('a', encoding='utf-8') as lines:
+    lines.write(json.dumps(about | {'records': records}) + '\n')
 
 
 def _filled(config, assets, program, mesh, checkpoints, done: int | None) -> state.State:
@@ -122,25 +175,31 @@ def _loaded(stream, mesh, config: config_lib.Config, vocabulary_size: int):
 
 def run(
   train: config_lib.Train,
-  step: Callable[[state.State, batch_lib.Batch], tuple],
+  step: Callable[[state.State, batch_lib.Batch, bool], tuple[state.State, step_lib.Results]],
   current: state.State,
   stream: Iterable[batch_lib.Batch],
-  save: Callable[[int, Any, Any], None],
+  store: saver.Saver,
   clock: clock_lib.Clock,
   follower: follow.Follower,
   tracer: trace.Tracer,
+  notice: stopping.Notice,
+  watch: watchdog.Watchdog,
 ) -> state.State:
-  """Takes a step for each batch and returns the last state.
+  """Takes a step for each batch, or until it is told to stop, and returns the last state.
+
+  The last state is saved, and so are those between when they are due.
 
   Args:
     train: when to save.
     step: as `step.Step`; its first call compiles.
     current: the state to start from.
     stream: batches on the mesh.
-    save: keeps parameters and the optimizer's state under the number of the step.
+    store: keeps states.
     clock: is told what the host does.
     follower: reads and reports what steps give.
     tracer: of some of the steps.
+    notice: of the wish to stop, in this process.
+    watch: is told that something happens.
   """
   first = int(current.step) + 1
   clock.enter('data')
@@ -148,13 +207,18 @@ def run(
     clock.enter('rest')
     with tracer.before(number):
       begin = clock.enter('compile' if number == first else 'rest')
-      current, *results = step(current, batch)
+      current, results = step(current, batch, notice.given)
       called = clock.enter('rest')
     follower.follow(number, called if number == first else begin, results)
+    watch.alive()
     tracer.after(number)
-    if number % train.checkpoint_every == 0 or number == train.steps:
+    due = number % train.checkpoint_every == 0 or number == train.steps
+    if due or follower.stop:
       follower.catch_up()  # so that what leads up to a checkpoint is reported before it is kept
       clock.enter('save')
-      save(number, current.params, current.optimizer)
+      store.save(number, current.params, current.optimizer)
+      watch.alive()
+    if follower.stop:
+      break
     clock.enter('data')
   return current

@@ -1,6 +1,7 @@
 """Trains on data sets of records."""
 
 import pathlib
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -10,14 +11,22 @@ from ttt_jax.training import loop, state
 
 
 def train(
-  config: config_lib.Config, workdir: str | pathlib.Path, profiled: range = range(0)
+  config: config_lib.Config,
+  workdir: str | pathlib.Path,
+  profiled: range = range(0),
+  allowed: Sequence[str] = (),
 ) -> state.State:
   """Opens the data sets that `config.data` names and trains on it in `workdir`.
 
-  Traces of the steps `profiled` are written (see `trace`).
+  Args:
+    config: all settings.
+    workdir: folder of the run.
+    profiled: steps of which a trace is written (see `trace`).
+    allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
     UserError: the data set, the folder or the settings cannot be used.
+    Stopped: the run was told to stop.
   """
   data = config.data
   sources = mixture.open_all(data)
@@ -43,4 +52,15 @@ def train(
       workers=data.workers,
     )
 
-  return loop.train(config, sources[0].assets, batches, workdir, profiled)
+  def records(step: int) -> list[str]:
+    first = step * data.batch_size
+    found = (stream.plan.records(row) for row in range(first, first + data.batch_size))
+    return [
+      f'{sources[which].directory}: {sources[which][record].key}'
+      for pairs in found
+      for which, record in pairs
+    ]
+
+  fingerprints = [source.fingerprint for source in sources]
+  feed = loop.Feed(sources[0].assets, fingerprints, batches, records)
+  return loop.train(config, feed, workdir, profiled, allowed)
