@@ -249,7 +249,9 @@ def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
 
 
 def sweep(workdir: str | pathlib.Path) -> None:
-  """Deletes what a save that failed has left; none may be under way."""
+  """Deletes what a save that failed has left; none may be under way in this process."""
+  if jax.process_index() != 0:
+    return
   for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{_TEMPORARY}*'):
     shutil.rmtree(path, ignore_errors=True)
 

@@ -116,14 +116,16 @@ class Follower:
     # Speed is of all steps, losses are of those that were taken.
     taken = [each for each in self._results if not each.verdict.skipped]
     total = _total(self._results)
-    skips = int(self._results[-1].verdict.total)
+    verdict = self._results[-1].verdict
+    skips = int(verdict.total)
     now = dict(self._clock.seconds)
     spent = {part: now[part] - self._spent[part] for part in now}
     self._writer.write(
       number,
       (_quality(taken) if taken else {})
-      # A step that is skipped leaves the schedule where it is.
-      | {'learning_rate': float(self._rate(number - 1 - skips)), 'skipped': skips}
+      # Steps that were skipped before have left the schedule where it was.
+      | {'learning_rate': float(self._rate(number - 1 - skips + bool(verdict.skipped)))}
+      | {'skipped': skips}
       | metrics.speed(total, len(self._results), spent, self._yardstick)
       | {'goodput': self._clock.goodput}
       | metrics.memory(jax.local_devices()),

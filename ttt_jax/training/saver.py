@@ -15,14 +15,16 @@ from ttt_jax import checkpoint
 
 _FULL = ('No space left on device', 'Disk quota exceeded', 'File too large')
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FAILURES = 3  # in a row, for whatever other reason: then there is more wrong than a save
 
 
 class Saver:
   """Writes checkpoints in the background. A full disk pauses it, with an alarm.
 
-  What cannot be saved is left out, and the next time it is tried again. If the disk fills
-  while one of several processes writes, the others wait for it in vain, and the run ends; so
-  room for a whole checkpoint is asked for before.
+  What cannot be saved is left out, and the next time it is tried again. So it is with other
+  errors, a few times in a row, since what threads of orbax say of a full disk is not always
+  that it is full. If one of several processes fails, the others wait for it in vain, and the
+  run ends; so room for a whole checkpoint is asked for before.
   """
 
   def __init__(
@@ -38,6 +40,7 @@ class Saver:
     self._checkpoints, self._workdir, self._about = checkpoints, workdir, about
     self._under_way: int | None = None
     self._missed: list[int] = []
+    self._failures = 0  # in a row
 
   def save(self, step: int, params: Any, optimizer: Any) -> None:
     """Begins to save a state; waits for the one before, and until this one was copied.
@@ -61,13 +64,13 @@ class Saver:
     """Waits until what was begun is saved.
 
     Raises:
-      CheckpointError: the latest state that was to be saved is not, for want of room.
+      CheckpointError: the latest state that was to be saved is not.
     """
     self._settle()
     if self._missed:
       raise checkpoint.CheckpointError(
-        f'the disk of {self._workdir} is full: steps {self._missed} are not saved. Make room '
-        'and start again'
+        f'{self._workdir}: steps {self._missed} could not be saved, see the ALARM above. Make '
+        'room, and start again'
       )
 
   def _settle(self) -> None:
@@ -76,14 +79,16 @@ class Saver:
     except Exception as error:
       self._failed(error)
     if self._under_way is not None:
-      self._under_way, self._missed = None, []
+      self._under_way, self._missed, self._failures = None, [], 0
+    if self._missed:  # not earlier: when one thread fails, others still write
+      checkpoint.sweep(self._workdir)
 
   def _failed(self, error: Exception) -> None:
-    """Goes on after a full disk; whatever else it was is raised again."""
+    """Goes on without the step, if that may be; else raises the error again."""
     step, self._under_way = self._under_way, None
-    if jax.process_count() > 1 or not _is_full(error):
+    self._failures += not _is_full(error)
+    if jax.process_count() > 1 or self._failures >= _FAILURES:
       raise error
-    checkpoint.sweep(self._workdir)
     self._checkpoints.reload()
     self._alarm(step, str(error).splitlines()[0])
 
@@ -92,10 +97,10 @@ class Saver:
     free = shutil.disk_usage(self._workdir).free
     return bool(multihost_utils.broadcast_one_to_all(np.array(free > 1.05 * size)))
 
-  def _alarm(self, step: int | None, why: str) -> None:
+  def _alarm(self, step: int, why: str) -> None:
     self._missed.append(step)
     logging.error(
-      'ALARM: step %s is not saved: %s. Training goes on, and tries again at the next '
+      'ALARM: step %d is not saved: %s. Training goes on, and tries again at the next '
       'checkpoint; make room',
       *(step, why),
     )

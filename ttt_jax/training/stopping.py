@@ -15,9 +15,9 @@ class Stopped(Exception):
 class Notice:
   """A context in which SIGTERM is a wish, for the loop to grant, and not the end.
 
-  If the process has not ended `grace` seconds after it, whatever holds it up, it ends then;
-  a checkpoint that is not whole by that time is lost. Outside the main thread, where signals
-  cannot be handled, it does nothing.
+  If the context is not left `grace` seconds after it, whatever holds it up, the process ends
+  then; a checkpoint that is not whole by that time is lost. Outside the main thread, where
+  signals cannot be handled, it does nothing.
 
   Attributes:
     given: whether SIGTERM came.
@@ -26,7 +26,8 @@ class Notice:
   def __init__(self, grace: float):
     """Changes nothing yet."""
     self.given = False
-    self._grace, self._before = grace, None
+    self._timer, self._before = threading.Timer(grace, self._end), None
+    self._timer.daemon, self._grace = True, grace
 
   def __enter__(self) -> 'Notice':
     if threading.current_thread() is threading.main_thread():
@@ -34,15 +35,14 @@ class Notice:
     return self
 
   def __exit__(self, *error) -> None:
+    self._timer.cancel()
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
   def _take(self, number, frame) -> None:
     if not self.given:
       self.given = True
-      timer = threading.Timer(self._grace, self._end)
-      timer.daemon = True
-      timer.start()
+      self._timer.start()
 
   def _end(self) -> None:
     said = f'no end {self._grace:g} s after SIGTERM (config.guard.grace): gone without saving'
