@@ -114,6 +114,8 @@ def get_config() -> ml_collections.ConfigDict:
   g.gradient_spike = 0.0  # likewise for the norm of the gradient
   g.hang = 1800.0  # seconds without a step's end or a saved checkpoint: then the run ends
   g.grace = 100.0  # seconds from SIGTERM to the end of the process, saved or not
+  g.failures = 5  # without a new checkpoint between them, after which --supervise gives up
+  g.backoff = 10.0  # seconds until --supervise starts a run again; doubles with each failure
 
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them

@@ -241,10 +241,12 @@ class Guard:
   gradient_spike: float
   hang: float
   grace: float
+  failures: int
+  backoff: float
 
   def __post_init__(self):
-    _positive('guard', self, 'refill', 'hang', 'grace')
-    for name in ('skips', 'loss_spike', 'gradient_spike'):
+    _positive('guard', self, 'refill', 'hang', 'grace', 'failures')
+    for name in ('skips', 'loss_spike', 'gradient_spike', 'backoff'):
       value = getattr(self, name)
       _require(value >= 0, f'guard.{name}', value, 'at least 0')
 

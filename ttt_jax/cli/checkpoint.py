@@ -14,6 +14,7 @@ from absl import flags
 
 from ttt_jax import checkpoint, hashes
 from ttt_jax.cli import settings
+from ttt_jax.training import ledger
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _KEEP = flags.DEFINE_integer('keep', None, 'prune: so many of the latest stay.', lower_bound=1)
@@ -33,6 +34,7 @@ def show(workdir: str | pathlib.Path) -> None:
     print(f'{name:>12}  {size / 2**20:12,.1f} MiB  {when}')
   if not kept:
     print('no checkpoint')
+  print(ledger.summary(workdir))
 
 
 def verify(workdir: str | pathlib.Path) -> int:

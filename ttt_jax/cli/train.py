@@ -7,6 +7,9 @@ On a TPU pod, and under Slurm or Open MPI, they find each other. Elsewhere each 
 where the first one listens, how many there are, and its own number:
 
 ttt-train ... --distributed --coordinator=HOST:PORT --processes=2 --process=0
+
+With --supervise a run that ends before its last step is started again, by a process of its own
+on each machine.
 """
 
 import functools
@@ -17,7 +20,7 @@ from absl import flags
 
 from ttt_jax import errors
 from ttt_jax.cli import settings
-from ttt_jax.training import stopping, trace, train
+from ttt_jax.training import stopping, supervise, trace, train
 
 _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -36,6 +39,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 _PROFILE = flags.DEFINE_string(
   'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
 )
+_SUPERVISE = flags.DEFINE_bool('supervise', False, 'Start the run again when it fails.')
 _ALLOW = flags.DEFINE_list(
   'allow', [], 'Settings, by commas, that may differ from those of the run that goes on.'
 )
@@ -61,12 +65,25 @@ def _join() -> None:
     ) from error
 
 
+def _supervise() -> int:
+  """Trains in processes that are started again; the exit code."""
+  config = settings.checked(_CONFIG.value)  # what is wrong here, no new start mends
+  same = [word for word in sys.argv[1:] if word.lstrip('-') != 'supervise']
+  command = [sys.executable, '-m', 'ttt_jax.cli.train', *same, '--nosupervise']
+  try:
+    return supervise.supervise(command, _WORKDIR.value, config.guard)
+  except supervise.GivenUp as error:
+    raise errors.UserError(str(error)) from error
+
+
 def main():
   """Reads the flags.
 
   Raises:
     UserError: they do not fit together.
   """
+  if _SUPERVISE.value:
+    sys.exit(_supervise())
   if _DISTRIBUTED.value:
     _join()
   elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:

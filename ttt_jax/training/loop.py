@@ -16,7 +16,7 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import checkpoint, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
-from ttt_jax.training import follow, metrics, saver, state, stopping, trace, watchdog
+from ttt_jax.training import follow, ledger, metrics, saver, state, stopping, trace, watchdog
 from ttt_jax.training import program as program_lib
 from ttt_jax.training import step as step_lib
 
@@ -83,7 +83,9 @@ def train(
     size, start = assets.vocabulary.size, int(current.step)
     stream = _loaded(feed.batches(start, *parts), mesh, config, size)
     store = saver.Saver(checkpoints, workdir, about)
-    writer = metrics.Writer(workdir, config.train.steps, start, jax.process_index() == 0)
+    first = jax.process_index() == 0
+    book = ledger.Ledger(workdir, clock, start) if first else None
+    writer = metrics.Writer(workdir, config.train.steps, start, book)
     skipped = functools.partial(_note_skipped, workdir, feed)
     follower = follow.Follower(clock, writer, config, size, mesh.devices.flat, skipped)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
@@ -106,6 +108,9 @@ def train(
       store.finish()
   clock.settle()
   logging.info('where the time went: %s', clock)
+  if book:
+    book.note(int(current.step))
+    logging.info('all starts of this run: %s', ledger.summary(workdir))
   if current.step < config.train.steps:
     raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
   return current

@@ -15,6 +15,7 @@ from tensorboardX.proto import event_pb2
 from ttt_jax import config as config_lib
 from ttt_jax import losses
 from ttt_jax.model import formula
+from ttt_jax.training import ledger
 
 
 def summarize(sums: losses.Sums) -> dict[str, float]:
@@ -106,14 +107,20 @@ def memory(devices: Sequence[Any]) -> dict[str, float]:
 class Writer:
   """Writes reports to `metrics.jsonl`, tensorboard files and a bar on the console.
 
-  Only the process that made it writes; the others pass `enabled=False`. A report that cannot
-  be written, since the disk is full, is lost, and does not end the run.
+  Only the process that has a ledger writes; it gets a line with each report. A report that
+  cannot be written, since the disk is full, is lost, and does not end the run.
   """
 
-  def __init__(self, directory: str | pathlib.Path, steps: int, start: int, enabled: bool):
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    steps: int,
+    start: int,
+    book: ledger.Ledger | None,
+  ):
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
-    self._enabled = enabled
-    if enabled:
+    self._enabled, self._book = book is not None, book
+    if self._enabled:
       self._path = pathlib.Path(directory, 'metrics.jsonl')
       self._prefix, self._board = str(pathlib.Path(directory, 'events')), None
       self._bar = tqdm.tqdm(total=steps, initial=start, desc='train', unit='step')
@@ -134,6 +141,7 @@ class Writer:
     except OSError as error:
       self._board = None  # a record of it may be half written: the next one gets another file
       logging.error('ALARM: the report of step %d is lost: %s', step, error)
+    self._book.note(step)
     shown = ('text_loss', 'audio_loss', 'audio_accuracy')
     parts = {name: f'{figures[name]:.3f}' for name in shown if name in figures}
     self._bar.set_postfix(parts | {'tok/s': f'{figures["tokens_per_second"]:.0f}'})
