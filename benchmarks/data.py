@@ -127,7 +127,7 @@ def of_plan(config: config_lib.Config, mean: int, count: int) -> dict[str, float
     source = types.SimpleNamespace(
       shapes=shapes, directory=pathlib.Path(folder), split='train', fingerprint=''
     )
-    planned = plan_lib.Plan([source], config.data, config.objective, _SEED)
+    planned = plan_lib.Plan([source], config.data, config.mask, config.objective, _SEED)
     last = -(-len(planned.decks[0]) // planned.window_size) - 1
     planned.window(last)
     seconds = time.process_time() - start
@@ -205,19 +205,15 @@ def _useful(mean: int, count: int, ways: dict) -> dict[str, float]:
   }
 
 
-def of_parts(stream: rows.Rows, config: config_lib.Config, vocabulary, count: int) -> dict:
+def of_parts(stream: rows.Rows, config: config_lib.Config, count: int) -> dict:
   """Processor seconds of a million tokens, by what is done with them."""
   start = time.process_time()
   read = [stream.read(index) for index in range(count)]
   middle = time.process_time()
-  objective = config.objective
-  pairs = [
-    [(d, corruption.corrupt(d, draws, objective, vocabulary)) for d, draws in row]
-    for row in read
-  ]
+  laid = [[stream.lay(*pair) for pair in row] for row in read]
   late = time.process_time()
-  for row in pairs:
-    rows.pack(row, ROW, config.mask, objective, vocabulary)
+  for row in laid:
+    rows.pack(row, ROW, config.objective)
   end = time.process_time()
   millions = sum(len(d.tokens) for row in read for d, _ in row) / 1e6
   parts = {'read': middle - start, 'corrupt': late - middle, 'pack': end - late}
@@ -243,7 +239,7 @@ def rate(batches: Iterator[batch_lib.Batch], seconds: float) -> dict[str, float]
   tokens, count, start = 0, 0, time.perf_counter()
   while (passed := time.perf_counter() - start) < seconds:
     batch = next(batches)
-    tokens += int((batch.kv_end > batch.kv_start).sum())
+    tokens += int((batch.visible > 0).sum())
     count += ROWS
   batches.close()
   return {'rows_per_second': count / passed, 'tokens_per_second': tokens / passed}
@@ -259,7 +255,7 @@ def of_rows(source: records.Source, config: config_lib.Config, seconds: float) -
   for threads, workers in AHEAD:
     name = f'ahead, threads {threads}, workers {workers}'
     made[name] = rate(read_ahead(stream(), threads, workers), seconds)
-  parts = of_parts(stream(), config, source.assets.vocabulary, int(20 * seconds))
+  parts = of_parts(stream(), config, int(20 * seconds))
   shape = {'mean': float(source.shapes.lengths.mean()), 'records': len(source)}
   return shape | {'made': made, 'seconds_per_million_tokens': parts}
 

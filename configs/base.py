@@ -36,9 +36,16 @@ def get_config() -> ml_collections.ConfigDict:
   m.causal_prompt = False  # read the user's audio left to right
 
   c.objective = o = ml_collections.ConfigDict()
+  # 'one_stream': the paper's. 'two_stream': clean documents, and behind each a noisy copy of
+  # its response audio, in which each span (mask.audio = 'span') or block sees what decoding
+  # will show it; needs banom = ppm = 0.
+  o.layout = 'one_stream'
+  o.copies = 1  # noisy copies of each response span, where layout = 'two_stream'
   o.schedule = 'linear'  # 'linear', 'cosine' or 'polynomial': alpha(t) of the diffusion
   o.power = 2.0  # of the polynomial schedule
   o.epsilon = 1e-3  # the least probability of masking
+  # Times are drawn from here; (0.0, 1.0) trains the bound on the likelihood, less of it part.
+  o.time_range = (0.0, 1.0)
   o.normalization = 'document'  # 'document': means within each document (the paper), 'token'
   o.banom = 0.3  # probability that a document trains text only, on clean audio
   o.ppm = 0.3  # probability that the spans before a random one stay clean

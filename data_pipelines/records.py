@@ -19,6 +19,7 @@ from data_pipelines import access, cache, shards
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors, folders
 from ttt_jax import vocabulary as vocabulary_lib
+from ttt_jax.diffusion import two_stream
 
 
 class DataError(errors.UserError):
@@ -162,6 +163,23 @@ class Source:
       self.directory, 'shapes', [self.fingerprint], lambda: self._measure()._asdict()
     )
     return Shapes(**arrays)
+
+  def copied(self, block: int | None) -> np.ndarray:
+    """int64 [R, 2]: tokens of a noisy copy of all response spans, and of the last of them.
+
+    Args:
+      block: tokens of a noisy group, None for whole spans (`two_stream.block_of`).
+    """
+
+    def measure():
+      pairs = [
+        two_stream.copied_lengths(self.documents[index], block, self.assets.vocabulary)
+        for index in range(len(self))
+      ]
+      return {'copied': np.array(pairs, np.int64).reshape(-1, 2)}
+
+    depends = [self.fingerprint, block]
+    return cache.cached(self.directory, 'copied', depends, measure)['copied']
 
   def _measure(self) -> 'Shapes':
     rows = []

@@ -94,9 +94,12 @@ class Mask:
 class Objective:
   """The diffusion of audio, its weights, and the strategies of training."""
 
+  layout: str
+  copies: int
   schedule: str
   power: float
   epsilon: float
+  time_range: tuple[float, float]
   normalization: str
   banom: float
   ppm: float
@@ -108,16 +111,30 @@ class Objective:
   z_loss: float
 
   def __post_init__(self):
+    _one_of('objective.layout', self.layout, ('one_stream', 'two_stream'))
     _one_of('objective.schedule', self.schedule, ('linear', 'cosine', 'polynomial'))
     _one_of('objective.normalization', self.normalization, ('document', 'token'))
     _require(0 < self.epsilon < 1, 'objective.epsilon', self.epsilon, 'between 0 and 1')
-    _positive('objective', self, 'power', 'sst_above')
+    _positive('objective', self, 'power', 'sst_above', 'copies')
     for name in ('banom', 'ppm', 'sst', 'condition_dropout'):
       value = getattr(self, name)
       _require(0 <= value <= 1, f'objective.{name}', value, 'a probability')
     _require(self.z_loss >= 0, 'objective.z_loss', self.z_loss, 'at least 0')
+    if self.streams == 1:
+      _require(self.copies == 1, 'objective.copies', self.copies, "1 but for 'two_stream'")
+    else:
+      for name in ('banom', 'ppm'):
+        what = "0 where objective.layout='two_stream': there all text and past audio is clean"
+        _require(getattr(self, name) == 0, f'objective.{name}', getattr(self, name), what)
+    low, high = self.time_range
+    _require(0 <= low < high <= 1, 'objective.time_range', self.time_range, 'within [0, 1]')
     low, high = self.sst_range
     _require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
+
+  @property
+  def streams(self) -> int:
+    """How many there are, and so how many intervals of keys a position sees."""
+    return 2 if self.layout == 'two_stream' else 1
 
 
 # Keys of `Model` that say how it is computed, and not what it is.

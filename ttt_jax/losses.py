@@ -97,7 +97,7 @@ def joint(
     audio_correct=jnp.einsum('BL,BLX->X', correct.astype(jnp.float32), bins),
     audio_count=jnp.sum(bins, (0, 1)),
     positions=jnp.float32(counted.size),
-    filled=jnp.sum(batch.kv_end > batch.kv_start, dtype=jnp.float32),
-    visible=jnp.sum(batch.kv_end - batch.kv_start, dtype=jnp.float32),
+    filled=jnp.sum(batch.visible > 0, dtype=jnp.float32),
+    visible=jnp.sum(batch.visible, dtype=jnp.float32),
   )
   return total / jnp.maximum(normalizer, 1), sums

@@ -93,13 +93,15 @@ def of_batch(mesh: Mesh) -> batch_lib.Batch:
   return batch_lib.Batch(**fields | {'normalizer': NamedSharding(mesh, PartitionSpec(ROWS))})
 
 
-def abstract_batch(mesh: Mesh, batch_size: int, row_length: int) -> batch_lib.Batch:
+def abstract_batch(
+  mesh: Mesh, batch_size: int, row_length: int, streams: int
+) -> batch_lib.Batch:
   """Shapes, dtypes and shardings of a global batch; nothing is allocated."""
 
   def one(where: NamedSharding, array: np.ndarray) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch_size, *array.shape), array.dtype, sharding=where)
 
-  return jax.tree.map(one, of_batch(mesh), batch_lib.empty(row_length))
+  return jax.tree.map(one, of_batch(mesh), batch_lib.empty(row_length, streams))
 
 
 def rows_of(mesh: Mesh) -> int:

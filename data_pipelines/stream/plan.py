@@ -19,7 +19,7 @@ from absl import logging
 from data_pipelines import cache, records
 from data_pipelines.stream import mixture, packing
 from ttt_jax import config as config_lib
-from ttt_jax.diffusion import corruption
+from ttt_jax.diffusion import corruption, two_stream
 
 # Purposes of random numbers: part of the seed, so that none repeats another's draws.
 ORDER, TRUNCATION, WINDOW, TIME, DOCUMENT = range(5)
@@ -49,23 +49,33 @@ class Deck:
   """
 
   def __init__(
-    self, source: records.Source, data: config_lib.Data, objective: config_lib.Objective, seed
+    self,
+    source: records.Source,
+    data: config_lib.Data,
+    mask: config_lib.Mask,
+    objective: config_lib.Objective,
+    seed,
   ):
     """Looks at the records' shapes.
 
     Args:
       source: the data set.
       data: the length of rows.
-      objective: how records are cut.
+      mask: what a noisy group is.
+      objective: how records are cut, and copied.
       seed: of the run, and the number of the data set: two ints.
 
     Raises:
       DataError: no record fits into a row.
     """
-    lengths = source.shapes.lengths
+    lengths, copied = source.shapes.lengths, np.zeros((len(source.shapes.lengths), 2), np.int64)
+    if objective.streams == 2:
+      copied = source.copied(two_stream.block_of(mask)) * objective.copies
+    lengths = lengths + copied[:, 0]
     # A record that is too long is left out even in the epochs in which it would be cut.
     self._fitting = np.flatnonzero(lengths <= data.row_length).astype(np.int32)
-    self._shapes = [part[self._fitting].astype(np.int32) for part in source.shapes]
+    shapes = lengths, source.shapes.last_start, source.shapes.last_codes, *copied.T
+    self._shapes = [part[self._fitting].astype(np.int32) for part in shapes]
     self._objective, self._seed = objective, seed
     self._orders: dict[int, np.ndarray] = {}  # of the latest epochs
     self.too_long = len(lengths) - len(self._fitting)
@@ -90,22 +100,23 @@ class Deck:
 
   @property
   def mean(self) -> float:
-    """Tokens of a record, if none is cut."""
+    """Positions of a record, if none is cut."""
     return float(self._shapes[0].mean())
 
-  def deal(self, first: int, last: int) -> Dealt:
-    """The records at the places `first`, ..., `last - 1` of the sequence."""
+  def deal(self, first: int, behind: int) -> Dealt:
+    """The records at the places `first`, ..., `behind - 1` of the sequence."""
     chosen = [np.zeros(0, np.int32)]
-    for epoch in range(first // len(self), -(-last // len(self))):
+    for epoch in range(first // len(self), -(-behind // len(self))):
       start = epoch * len(self)
-      chosen.append(self._order(epoch)[max(0, first - start) : last - start])
+      chosen.append(self._order(epoch)[max(0, first - start) : behind - start])
     chosen = np.concatenate(chosen)
-    lengths, last_start, last_codes = (part[chosen] for part in self._shapes)
-    draws = self._draws(first, last)
+    lengths, last_start, last_codes, copied, last = (part[chosen] for part in self._shapes)
+    draws = self._draws(first, behind)
     cuts = corruption.truncated_length(last_start, last_codes, draws, self._objective)
-    return Dealt(
-      self._fitting[chosen], cuts.astype(np.int32), np.where(cuts > 0, cuts, lengths)
-    )
+    cuts = cuts.astype(np.int32)
+    if self._objective.streams == 2:  # a span that is cut is copied as far as it goes
+      copied = copied - last + (cuts - last_start) * self._objective.copies
+    return Dealt(self._fitting[chosen], cuts, np.where(cuts > 0, cuts + copied, lengths))
 
   def _order(self, epoch: int) -> np.ndarray:
     if epoch not in self._orders:
@@ -166,6 +177,7 @@ class Plan:
     self,
     sources: Sequence[records.Source],
     data: config_lib.Data,
+    mask: config_lib.Mask,
     objective: config_lib.Objective,
     seed: int,
   ):
@@ -175,7 +187,9 @@ class Plan:
       DataError: none of the records of a data set fits into a row.
     """
     numbered = enumerate(sources)
-    self.decks = [Deck(source, data, objective, (seed, number)) for number, source in numbered]
+    self.decks = [
+      Deck(source, data, mask, objective, (seed, number)) for number, source in numbered
+    ]
     sizes = [len(deck) for deck in self.decks]
     # A window that holds more than there is would mix the epochs of it.
     self.window_size = min(data.window, sum(sizes))
@@ -190,6 +204,8 @@ class Plan:
     self._depends = [packing.VERSION, [source.fingerprint for source in sources], seed]
     self._depends += [data.row_length, self.window_size]
     self._depends += [objective.sst, objective.sst_range, objective.sst_above]
+    if objective.streams == 2:
+      self._depends += [two_stream.block_of(mask), objective.copies]
     self._windows: dict[int, Window] = {}  # the latest few
     self._lock = threading.RLock()  # rows are made by several threads
 

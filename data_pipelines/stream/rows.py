@@ -12,10 +12,10 @@ import numpy as np
 from data_pipelines import records
 from data_pipelines.stream import plan as plan_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import chat, mask
+from ttt_jax import chat
 from ttt_jax import config as config_lib
-from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.diffusion import corruption
+from ttt_jax.diffusion import corruption, two_stream
+from ttt_jax.diffusion import laid as laid_lib
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -40,7 +40,7 @@ class Rows:
     Raises:
       DataError: none of the records of a data set fits into a row.
     """
-    self.plan = plan_lib.Plan(sources, data, objective, seed)
+    self.plan = plan_lib.Plan(sources, data, mask_config, objective, seed)
     self._documents = [source.documents for source in sources]
     self._vocabulary = sources[0].assets.vocabulary
     self._data, self._mask, self._objective = data, mask_config, objective
@@ -50,12 +50,8 @@ class Rows:
 
   def __getitem__(self, index: int) -> batch_lib.Batch:
     """Row `index`, its arrays `[L]` and scalars."""
-    objective, vocabulary = self._objective, self._vocabulary
-    pairs = [
-      (document, corruption.corrupt(document, draws, objective, vocabulary))
-      for document, draws in self.read(index)
-    ]
-    return pack(pairs, self._data.row_length, self._mask, objective, vocabulary)
+    laid = [self.lay(document, draws) for document, draws in self.read(index)]
+    return pack(laid, self._data.row_length, self._objective)
 
   def read(self, index: int) -> list[tuple[chat.Document, corruption.Draws]]:
     """The documents of row `index`, cut as planned, and what chance decides about each."""
@@ -72,6 +68,22 @@ class Rows:
       out.append((document, self._draw(which, place, document, time)))
     return out
 
+  def lay(self, document: chat.Document, draws: corruption.Draws) -> laid_lib.Laid:
+    """A document, masked as chance decided, as it lies in a row."""
+    how = self._objective, self._vocabulary
+    if self._objective.streams == 2:
+      return two_stream.corrupt(document, draws, self._mask, *how)
+    corrupted = corruption.corrupt(document, draws, *how)
+    return laid_lib.one_stream(document, corrupted, self._mask, self._vocabulary)
+
+  def _numbers(self, document: chat.Document) -> int:
+    """How many numbers its masks are drawn from."""
+    if self._objective.streams == 1:
+      return len(document.tokens)
+    block = two_stream.block_of(self._mask)
+    whole, _ = two_stream.copied_lengths(document, block, self._vocabulary)
+    return whole * self._objective.copies
+
   def _draw(
     self, which: int, place: int, document: chat.Document, time: float
   ) -> corruption.Draws:
@@ -83,7 +95,7 @@ class Rows:
     clean = banom < self._objective.banom
     return corruption.Draws(
       time=time,
-      uniforms=rng.random(len(document.tokens)),
+      uniforms=rng.random(self._numbers(document)),
       banom=clean,
       keep=int(kept * spans) if ppm < self._objective.ppm else 0,
       # Without its condition a document trains audio alone: it must have some to train.
@@ -92,25 +104,18 @@ class Rows:
 
 
 def pack(
-  documents: list,
-  row_length: int,
-  mask_config: config_lib.Mask,
-  objective: config_lib.Objective,
-  vocabulary: vocabulary_lib.Vocabulary,
+  documents: Sequence[laid_lib.Laid], row_length: int, objective: config_lib.Objective
 ) -> batch_lib.Batch:
-  """One row from pairs of a document and its corrupted form, which fit into it."""
-  row = batch_lib.empty(row_length)
+  """One row of documents, which fit into it."""
+  row = batch_lib.empty(row_length, objective.streams)
   start = 0
-  for document, corrupted in documents:
-    end = start + len(document.tokens)
-    groups = mask.document_groups(document.tokens, document.spans, mask_config, vocabulary)
-    row.inputs[start:end] = corrupted.inputs
-    row.positions[start:end] = np.arange(end - start)
-    row.kv_start[start:end] = start
-    row.kv_end[start:end] = start + mask.group_ends(groups)
-    row.targets[start:end] = corrupted.targets
-    row.weights[start:end] = corrupted.weights
-    row.noise[start:end] = corrupted.noise
-    row.normalizer[...] += 1 if objective.normalization == 'document' else corrupted.count
-    start = end
+  for laid in documents:
+    here = slice(start, start + len(laid.inputs))
+    for name in ('inputs', 'positions', 'targets', 'weights', 'noise'):
+      getattr(row, name)[here] = getattr(laid, name)
+    seen = laid.kv_end > laid.kv_start  # what is empty stays at 0
+    row.kv_start[here] = np.where(seen, start + laid.kv_start, 0)
+    row.kv_end[here] = np.where(seen, start + laid.kv_end, 0)
+    row.normalizer[...] += 1 if objective.normalization == 'document' else laid.count
+    start = here.stop
   return row

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import make_config
 
-from ttt_jax.diffusion import schedule
+from ttt_jax.diffusion import corruption, schedule, two_stream
 
 SCHEDULES = ('linear', 'cosine', 'polynomial')
 T = np.linspace(0.01, 0.99, 50)
@@ -49,3 +49,29 @@ def test_the_bound_does_not_depend_on_the_schedule(name):
 def test_epsilon_keeps_noise_away_from_zero():
   o = objective('linear', objective__epsilon=0.1)
   np.testing.assert_allclose(schedule.noise(o, np.array([0.0, 1.0])), [0.1, 1.0])
+
+
+@pytest.mark.parametrize('two_streams', [False, True])
+def test_times_lie_in_their_range(documents, assets, two_streams):
+  changes = {'objective__time_range': (0.25, 0.5), 'objective__epsilon': 1e-9}
+  changes |= {'objective__banom': 0.0, 'objective__ppm': 0.0}
+  if two_streams:
+    changes |= {'objective__layout': 'two_stream'}
+  config = make_config(**changes)
+  found = []
+  for number in np.arange(0, 1, 0.05):
+    assert schedule.time(config.objective, number) == pytest.approx(0.25 + number / 4)
+    for document in documents[:8]:
+      uniforms = np.zeros(300)  # all is masked
+      if two_streams:
+        copies = two_stream.copy(document, None, 1, assets.vocabulary)
+        uniforms = uniforms[: len(copies.tokens)]
+        draws = corruption.Draws(number, uniforms, False, 0, False)
+        how = config.mask, config.objective, assets.vocabulary
+        found += two_stream.corrupt(document, draws, *how).noise.tolist()
+      else:
+        draws = corruption.Draws(number, uniforms[: len(document.tokens)], False, 0, False)
+        out = corruption.corrupt(document, draws, config.objective, assets.vocabulary)
+        found += out.noise.tolist()
+  levels = np.array([level for level in found if level])
+  assert levels.min() == pytest.approx(0.25, abs=0.01) and 0.45 < levels.max() <= 0.5

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import jax
@@ -7,7 +8,8 @@ from conftest import make_config
 from flax import linen as nn
 
 from data_pipelines import records
-from ttt_jax import chat
+from ttt_jax import chat, mask
+from ttt_jax.diffusion import two_stream
 from ttt_jax.evaluation import judge, likelihood
 from ttt_jax.model import transformer
 
@@ -30,18 +32,54 @@ def test_a_model_that_knows_nothing_needs_the_log_of_the_ids(assets, documents, 
   assert out['audio_tokens'] == sum(int(np.diff(s).sum()) for s in spans)
 
 
-def test_exact_counts_mask_so_many_of_one_span_and_drop_what_follows(assets, documents):
-  objective = make_config(objective__normalization='token').objective
+@pytest.mark.parametrize('block', [None, 4])
+def test_counts_are_exact_and_spread_over_each_group(assets, documents, block):
+  v, samples = assets.vocabulary, 3
   document = next(d for d in documents if d.responses.sum() >= 2)
-  span = int(np.flatnonzero(document.responses)[0])
-  start, end = document.spans[span]
-  rng = np.random.default_rng(0)
-  for count in range(1, end - start + 1):
-    cut, out = likelihood.exact_count(document, span, count, rng, objective, assets.vocabulary)
-    masked = out.inputs == assets.vocabulary.mask
-    assert len(cut.tokens) == end and masked.sum() == count and not masked[:start].any()
-    np.testing.assert_allclose(out.weights[masked], (end - start) / count, rtol=1e-6)
-    assert (out.weights[~masked] == 0).all()
+  copies = two_stream.copy(document, block, samples, v)
+  masked, level = likelihood.exact_counts(copies, samples, np.random.default_rng(0))
+  for group, size in enumerate(copies.sizes):
+    here = copies.group == group
+    count = masked[here].sum()
+    np.testing.assert_allclose(level[here], count / size)
+    # One of the first, the second, the last third of 1..n, rounded.
+    part = (count - 1) * samples / size
+    assert part < copies.copy[group] + 1 and count * samples / size > copies.copy[group]
+
+
+@pytest.mark.parametrize('audio', ['span', 'block'])
+def test_the_bound_is_the_mean_over_all_ways_to_mask(assets, documents, audio):
+  """Brute force: every subset of every small group, each in a row of its own."""
+  v, config = assets.vocabulary, make_config(mask__audio=audio, mask__block_size=3)
+  model = transformer.Transformer(config.model, v.size)
+  ids = np.zeros((1, 2), np.int32)
+  params = nn.unbox(model.init(jax.random.key(1), ids, ids, ids, ids + 1)['params'])
+  document = next(d for d in documents if d.responses.any() and short(d))
+  run = jax.jit(lambda *view: jax.nn.log_softmax(model.apply({'params': params}, *view)))
+  wanted = 0.0
+  for start, end in document.spans[document.responses].tolist():
+    for begin in range(start, end, 3 if audio == 'block' else end - start):
+      size = min(end - begin, 3 if audio == 'block' else end - start)
+      for count in range(1, size + 1):
+        ways = list(itertools.combinations(range(size), count))
+        for way in ways:
+          tokens = document.tokens[: begin + size].copy()
+          tokens[[begin + i for i in way]] = v.mask
+          groups = mask.document_groups(tokens, v.spans(tokens), config.mask, v)
+          room = 96 - len(tokens)
+          ends = np.pad(mask.group_ends(groups), (0, room))
+          view = np.pad(tokens, (0, room)), np.arange(96), np.zeros(96, int), ends
+          found = run(*(x[None] for x in view))[0]
+          nats = -sum(float(found[begin + i, document.tokens[begin + i]]) for i in way)
+          wanted += nats * size / count / len(ways) / size
+  audio_tokens = int(np.diff(document.spans[document.responses]).sum())
+  out = likelihood.measure(model, params, [document] * 40, v, config.mask, config.objective)
+  assert out['audio_bound'] == pytest.approx(wanted / audio_tokens, rel=0.02)
+
+
+def short(document):
+  sizes = np.diff(document.spans[document.responses])
+  return len(document.tokens) < 90 and 3 < sizes.max() < 8
 
 
 def test_figures_compare_the_end_of_an_answer_and_leave_out_unknown_floors():

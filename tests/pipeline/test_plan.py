@@ -42,7 +42,8 @@ def plan_of(folder, sizes, seed=0, **changes):
   names = ','.join(f'set{number}' for number in range(len(sizes)))
   changes = {'data__directory': names, 'data__row_length': 64, 'data__batch_size': 2} | changes
   config = make_config(**changes)
-  return plan_lib.Plan(sources_of(folder, sizes), config.data, config.objective, seed)
+  how = config.data, config.mask, config.objective, seed
+  return plan_lib.Plan(sources_of(folder, sizes), *how)
 
 
 def equal(a, b):

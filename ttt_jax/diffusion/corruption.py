@@ -23,7 +23,7 @@ class Draws(NamedTuple):
   """What chance decides about one document.
 
   Attributes:
-    time: t of the diffusion, in [0, 1].
+    time: in [0, 1], which t of `objective.time_range` the diffusion has.
     uniforms: float [n], one number in [0, 1) a token; it is masked where it is below p.
     banom: BANOM applies: nothing is masked.
     keep: number of response spans, counted from the first, that stay clean (PPM).
@@ -137,10 +137,11 @@ def corrupt(
   vocabulary: vocabulary_lib.Vocabulary,
 ) -> Corrupted:
   """Masks audio and sets the targets and weights of both parts of the loss."""
-  p = float(schedule.noise(objective, draws.time))
+  t = schedule.time(objective, draws.time)
+  p = float(schedule.noise(objective, t))
   candidates = maskable(document, draws.keep) & (not draws.banom)
   masked = candidates & (draws.uniforms < p)
-  weight = float(schedule.weight(objective, draws.time))
+  weight = float(schedule.weight(objective, t))
   if draws.dropped:
     document = without_condition(document, vocabulary)
   return with_targets(document, masked, candidates, weight, p, objective, vocabulary)

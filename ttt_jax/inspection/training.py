@@ -42,7 +42,7 @@ class Document(NamedTuple):
     start, end: its positions; `end` is exclusive.
     text_targets, audio_targets: positions that must predict.
     masked: mask tokens in its input.
-    noise: the probability of masking; 0 if no audio is a target.
+    noise: the largest probability of masking; 0 if no audio is a target.
   """
 
   start: int
@@ -55,8 +55,6 @@ class Document(NamedTuple):
 
 def documents(row: batch_lib.Batch, vocabulary: vocabulary_lib.Vocabulary) -> list[Document]:
   """The documents of a row, whose arrays are [L]."""
-  real = row.kv_end > row.kv_start
-  starts = np.unique(row.kv_start[real]).tolist()
   audio = (row.weights > 0) & vocabulary.is_audio(row.targets)
   text = (row.weights > 0) & ~audio
   return [
@@ -68,7 +66,7 @@ def documents(row: batch_lib.Batch, vocabulary: vocabulary_lib.Vocabulary) -> li
       masked=int((row.inputs[start:end] == vocabulary.mask).sum()),
       noise=float(row.noise[start:end].max()),
     )
-    for start, end in zip(starts, [*starts[1:], int(real.sum())])
+    for start, end in batch_lib.documents(row)
   ]
 
 

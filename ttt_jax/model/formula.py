@@ -34,7 +34,7 @@ def typical(document: float, targets: float) -> Rows:
 
 def measured(batch: batch_lib.Batch) -> Rows:
   """Of rows as they are."""
-  visible = batch.kv_end - batch.kv_start
+  visible = batch.visible
   return Rows(
     float(visible.mean()), float((batch.weights > 0).mean()), float((visible > 0).mean())
   )

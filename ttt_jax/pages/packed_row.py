@@ -35,7 +35,7 @@ class Classes(NamedTuple):
 
 def classes(row: batch_lib.Batch, vocabulary: vocabulary_lib.Vocabulary) -> Classes:
   """Names the positions of `row`, whose arrays are [L]."""
-  real = row.kv_end > row.kv_start
+  real = row.visible > 0
   inputs = np.where(real, 'text', '').astype('U12')
   for start, end in vocabulary.spans(row.inputs):
     prompt = row.inputs[end - 1] == vocabulary.end_prompt
@@ -69,7 +69,8 @@ def picture(row: batch_lib.Batch, vocabulary: vocabulary_lib.Vocabulary) -> mark
   ]
   box = f'0 0 {edge + length} {length + 5 * size + gap}'
   label = (
-    f'Attention mask of a row of {length} positions holding {len(_documents(row))} documents'
+    f'Attention mask of a row of {length} positions holding {len(batch_lib.documents(row))} '
+    'documents'
   )
   drawing = element('svg', *parts, viewBox=box, role='img', aria_label=label, class_='mask')
   return element('figure', markup.scrolling('Picture of the mask', drawing), _legend())
@@ -92,30 +93,27 @@ def _legend() -> markup.Html:
   )
 
 
-def _documents(row: batch_lib.Batch) -> list[tuple[int, int]]:
-  """Start and end of each document."""
-  real = row.kv_end > row.kv_start
-  starts = np.unique(row.kv_start[real]).tolist()
-  ends = [*starts[1:], int(real.sum())]
-  return list(zip(starts, ends))
-
-
 def _square(row: batch_lib.Batch, left: int, top: int) -> list[markup.Html]:
   """What is seen: two paths a document, made of one rectangle a line."""
-  parts = []
-  for number, (start, end) in enumerate(_documents(row)):
+  parts, length = [], len(row.inputs)
+  firsts, lasts = (e.reshape(length, -1).tolist() for e in (row.kv_start, row.kv_end))
+  for number, (start, end) in enumerate(batch_lib.documents(row)):
     past, ahead = [], []
     for query in range(start, end):
-      middle, last = query + 1, int(row.kv_end[query])
-      y = top + query
-      past.append(f'M{left + start} {y}h{middle - start}v1h{start - middle}z')
-      if last > middle:
-        ahead.append(f'M{left + middle} {y}h{last - middle}v1h{middle - last}z')
+      middle, y = query + 1, top + query
+      for first, last in zip(firsts[query], lasts[query]):
+        past += _line(left, y, first, min(last, middle))
+        ahead += _line(left, y, max(first, middle), last)
     hint = element('title', f'document {number + 1}: positions {start} to {end - 1}')
     tone = f'tone-{number % _TONES}'
     parts.append(element('path', hint, class_=f'{tone} past', d=''.join(past)))
     parts.append(element('path', hint, class_=f'{tone} ahead', d=''.join(ahead)))
   return parts
+
+
+def _line(left: int, y: int, first: int, last: int) -> list[str]:
+  """A rectangle one high, if it holds anything."""
+  return [f'M{left + first} {y}h{last - first}v1h{first - last}z'] if first < last else []
 
 
 _Run = tuple[int, int, str, str, float | None]  # start, end, class, hint, opacity
@@ -131,15 +129,15 @@ def _runs(kinds: np.ndarray) -> Iterator[_Run]:
 
 
 def _noise(row: batch_lib.Batch) -> list[_Run]:
-  """For each document with masked audio, from its first to its last masked token."""
+  """For each level of a document, from the first to the last token masked with it."""
   out = []
-  for start, end in _documents(row):
-    at = np.flatnonzero(row.noise[start:end]) + start
-    if len(at):
-      level = float(row.noise[at[0]])
+  for start, end in batch_lib.documents(row):
+    for level in np.unique(row.noise[start:end][row.noise[start:end] > 0]):
+      at = np.flatnonzero(row.noise[start:end] == level) + start
       hint = f'masked with probability {level:.2f}'
-      out.append((int(at[0]), int(at[-1]) + 1, 'noise', hint, round(0.1 + 0.9 * level, 2)))
-  return out
+      shade = round(0.1 + 0.9 * float(level), 2)
+      out.append((int(at[0]), int(at[-1]) + 1, 'noise', hint, shade))
+  return sorted(out)
 
 
 def _rect(

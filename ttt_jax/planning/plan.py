@@ -176,7 +176,9 @@ def make(
   mesh = sharding.make_mesh(config.mesh, topologies.devices(topology))
   parts = program.assemble(config, vocabulary, mesh)
   plan = _laid_out(config, vocabulary, topology, rows, mesh, parts.layout)
-  arrays = sharding.abstract_batch(mesh, config.data.batch_size, config.data.row_length)
+  arrays = sharding.abstract_batch(
+    mesh, config.data.batch_size, config.data.row_length, config.objective.streams
+  )
   started = time.monotonic()
   try:
     compiled = parts.step.lower(parts.layout, arrays).compile()
