@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttt_jax import checkpoint, hashes
+from ttt_jax import checkpoint, hashes, resuming
 from ttt_jax.cli import checkpoint as tool
 
 
@@ -85,11 +85,11 @@ def test_a_step_with_any_file_damaged_is_set_aside_for_the_one_before(run, damag
   shutil.copytree(run, whole)
   for number, name in enumerate(names):
     DAMAGES[damage](run / name)
-    assert checkpoint.newest_whole(run) == 1, name
+    assert resuming.newest_whole(run) == 1, name
     aside = run / checkpoint.DAMAGED / (f'2.{number}' if number else '2')
     assert len(files(aside)) == len(names) - (damage == 'remove')
     shutil.copytree(checkpoint.folder(whole, 2), checkpoint.folder(run, 2))
-  assert checkpoint.newest_whole(run) == 2
+  assert resuming.newest_whole(run) == 2
 
 
 def test_what_is_restored_is_what_was_saved_before_the_damage(run):
@@ -98,7 +98,7 @@ def test_what_is_restored_is_what_was_saved_before_the_damage(run):
     checkpoint.CheckpointError, match=r'checkpoints/2 is damaged: params/.* has'
   ):
     checkpoint.restore_params(run)
-  step = checkpoint.newest_whole(run)
+  step = resuming.newest_whole(run)
   with checkpoint.manager(run, 2) as checkpoints:
     got = checkpoint.restore(checkpoints, step, *state(0))
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(state(1))):
@@ -116,18 +116,18 @@ def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
   shutil.rmtree(checkpoint.folder(run, 8) / 'optimizer')
   (checkpoint.folder(run, 2) / 'params' / 'more').touch()
   (checkpoint.folder(run, 1) / '.nfs0001').touch()  # network file systems leave such
-  assert checkpoint.newest_whole(run) == 1
+  assert resuming.newest_whole(run) == 1
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '8', '9']
 
 
 def test_a_run_without_a_whole_step_does_not_begin_anew(run, tmp_path):
-  assert checkpoint.newest_whole(tmp_path / 'new') is None
+  assert resuming.newest_whole(tmp_path / 'new') is None
   for step in (1, 2):
     truncate(checkpoint.folder(run, step) / 'params' / '_METADATA')
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint is whole'):
-    checkpoint.newest_whole(run)
+    resuming.newest_whole(run)
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint is whole'):
-    checkpoint.newest_whole(run)  # a second start must not take the run for a new one
+    resuming.newest_whole(run)  # a second start must not take the run for a new one
 
 
 def test_a_save_that_was_cut_off_leaves_nothing(run, monkeypatch):
@@ -152,7 +152,7 @@ def test_pruning_keeps_the_same_and_never_for_a_damaged_step(tmp_path):
   flip(checkpoint.folder(tmp_path, 7) / hashes.FILE)
   with pytest.raises(checkpoint.CheckpointError, match='7 is damaged'):
     checkpoint.prune(tmp_path, 1, 3)
-  assert checkpoint.newest_whole(tmp_path) == 6
+  assert resuming.newest_whole(tmp_path) == 6
   assert checkpoint.prune(tmp_path, 2, 3) == [1, 2, 4]
   assert checkpoint.steps(tmp_path) == [3, 5, 6] and checkpoint.prune(tmp_path, 2, 3) == []
 
@@ -164,7 +164,7 @@ def test_the_tool_tells_what_is_whole(run, capsys):
   said = capsys.readouterr().out
   assert '1: damaged' in said and 'metadata/metadata has changed' in said and '2: whole' in said
   assert checkpoint.steps(run) == [1, 2]  # it only looks
-  checkpoint.set_aside(run, 1)
+  resuming.set_aside(run, 1)
   tool.show(run)
   said = capsys.readouterr().out
   assert 'damaged/1' in said and '2' in said

@@ -115,7 +115,7 @@ def restore(
 
   Args:
     checkpoints: as `manager` gives it.
-    step: as `newest_whole` gives it.
+    step: as `resuming.newest_whole` gives it.
     params: tree of arrays of the shapes, dtypes and shardings that are wanted.
     optimizer: likewise.
 
@@ -158,47 +158,6 @@ def folder(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
   return pathlib.Path(workdir, DIRECTORY, str(step)).absolute()
 
 
-def newest_whole(workdir: str | pathlib.Path) -> int | None:
-  """The latest step that is as it was written, once what is damaged has been set aside.
-
-  All processes call it: each reads a part of the files. Damaged steps that are newer are
-  moved to the folder `damaged`, and stay there.
-
-  Returns:
-    The step; None if none was ever saved.
-
-  Raises:
-    CheckpointError: steps were damaged, now or before, and none is left.
-  """
-  while True:
-    saved, aside = steps(workdir), any(pathlib.Path(workdir, DAMAGED).glob('*'))
-    # The first process decides: others may see what it renames later than it does.
-    about = multihost_utils.broadcast_one_to_all(np.array([saved[-1] if saved else -1, aside]))
-    step, aside = map(int, about)
-    if step < 0 and aside:
-      raise CheckpointError(
-        f'{workdir}: no checkpoint is whole; what is left of them lies in {DAMAGED}/. '
-        f'Bring back a copy of one, or move {DAMAGED}/ away to begin anew'
-      )
-    if step < 0 or not _damaged(workdir, step):
-      return step if step >= 0 else None
-    if jax.process_index() == 0:
-      set_aside(workdir, step)
-
-
-def set_aside(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
-  """Moves a step to the folder `damaged`, under a name that is free; returns its new place."""
-  home = pathlib.Path(workdir, DAMAGED)
-  home.mkdir(exist_ok=True)
-  number, target = 0, home / str(step)
-  while target.exists():
-    number += 1
-    target = home / f'{step}.{number}'
-  folder(workdir, step).rename(target)
-  logging.error('step %d of %s is damaged, and now lies in %s', step, workdir, target)
-  return target
-
-
 def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
   """Refuses a latest step that is not as it was written.
 
@@ -212,7 +171,7 @@ def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
     CheckpointError: there is no checkpoint, or some of its files have changed.
   """
   step = latest(workdir)
-  if wrong := _damaged(workdir, step, below):
+  if wrong := damage(workdir, step, below):
     raise CheckpointError(
       f'{folder(workdir, step)} is damaged: {"; ".join(wrong[:3])}. '
       f'`ttt-checkpoint verify --workdir={workdir}` tells which steps are whole; training '
@@ -220,8 +179,11 @@ def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
     )
 
 
-def _damaged(workdir: str | pathlib.Path, step: int, below: str = '') -> list[str]:
-  """What is wrong with a step, as far as this process knows; empty in none or in all."""
+def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> list[str]:
+  """What is wrong with a step, as far as this process knows; empty in no process or in all.
+
+  All processes call it: each reads a part of the files.
+  """
   part, parts = jax.process_index(), jax.process_count()
   wrong = hashes.damage(folder(workdir, step), below, part, parts)
   for line in wrong:

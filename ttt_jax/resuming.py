@@ -1,4 +1,4 @@
-"""What a run that goes on may find changed: its settings, and the folder that it lives in."""
+"""What a run that goes on may find changed: its settings, its folder, and its checkpoints."""
 
 import contextlib
 import json
@@ -118,6 +118,49 @@ def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
       f'{workdir} is not one folder for all processes: what process 0 writes to it, '
       f'processes {blind.tolist()} do not see; mount one storage on every machine'
     )
+
+
+def newest_whole(workdir: str | pathlib.Path) -> int | None:
+  """The latest step that is as it was written, once what is damaged has been set aside.
+
+  All processes call it: each reads a part of the files. Damaged steps that are newer are
+  moved to the folder `damaged`, and stay there.
+
+  Returns:
+    The step; None if none was ever saved.
+
+  Raises:
+    CheckpointError: steps were damaged, now or before, and none is left.
+  """
+  while True:
+    newest = max(checkpoint.steps(workdir), default=-1)
+    aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
+    # The first process decides: others may see what it renames later than it does.
+    newest, aside = map(int, multihost_utils.broadcast_one_to_all(np.array([newest, aside])))
+    if newest < 0 and not aside:
+      return None
+    if newest < 0:
+      raise checkpoint.CheckpointError(
+        f'{workdir}: no checkpoint is whole; what is left of them lies in the folder '
+        f'{checkpoint.DAMAGED}. Bring back a copy of one, or move it away to begin anew'
+      )
+    if not checkpoint.damage(workdir, newest):
+      return newest
+    if jax.process_index() == 0:
+      set_aside(workdir, newest)
+
+
+def set_aside(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
+  """Moves a step to the folder `damaged`, under a name that is free; returns its new place."""
+  home = pathlib.Path(workdir, checkpoint.DAMAGED)
+  home.mkdir(exist_ok=True)
+  number, target = 0, home / str(step)
+  while target.exists():
+    number += 1
+    target = home / f'{step}.{number}'
+  checkpoint.folder(workdir, step).rename(target)
+  logging.error('step %d of %s is damaged, and now lies in %s', step, workdir, target)
+  return target
 
 
 def _differences(old: dict, new: dict) -> Iterator[tuple[str, Any, Any]]:

@@ -17,7 +17,7 @@ import pytest
 from conftest import make_config
 
 from data_pipelines.stream import loader, mixture, rows
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, resuming
 from ttt_jax.training import follow, saver, stopping, train
 
 STEPS = 8
@@ -183,7 +183,7 @@ def test_a_full_disk_pauses_saving_and_does_not_stop_the_steps(
       free()
   np.testing.assert_array_equal(flat(last.params), undisturbed[1])
   assert 'ALARM: step 3 is not saved' in caplog.text
-  assert checkpoint.steps(tmp_path) == [6, 8] and checkpoint.newest_whole(tmp_path) == 8
+  assert checkpoint.steps(tmp_path) == [6, 8] and resuming.newest_whole(tmp_path) == 8
   assert sorted(os.listdir(tmp_path / checkpoint.DIRECTORY)) == ['6', '8']
 
 
@@ -220,7 +220,7 @@ def test_without_room_for_a_checkpoint_none_is_begun(tmp_path, monkeypatch, capl
     free[0] = 2**22
     store.save(2, params, params)
     store.finish()
-  assert checkpoint.newest_whole(tmp_path) == 2
+  assert resuming.newest_whole(tmp_path) == 2
 
 
 class Usage(NamedTuple):
@@ -261,7 +261,7 @@ def test_a_process_that_gets_sigterm_saves_and_ends(toy_data, tmp_path):
     said = process.communicate(timeout=120)[1]
   finally:
     process.kill()
-  step = checkpoint.newest_whole(tmp_path)
+  step = resuming.newest_whole(tmp_path)
   assert process.returncode == stopping.CODE and f'stopped: step {step} is saved' in said
   assert max(reports(tmp_path)) == step and 'Traceback' not in said
 

@@ -76,7 +76,7 @@ def train(
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   program = program_lib.assemble(config, assets.vocabulary, mesh)
   logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
-  done = checkpoint.newest_whole(workdir)
+  done = resuming.newest_whole(workdir)
   with checkpoint.manager(workdir, config.train.keep, config.train.keep_every) as checkpoints:
     current = _filled(config, assets, program, mesh, checkpoints, done)
     checkpoint.claim(workdir, about, assets)
