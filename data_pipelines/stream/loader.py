@@ -4,6 +4,9 @@ A grain MapDataset serves rows by number, so a run resumes from its step alone, 
 number of processes, threads or workers changes nothing in the stream of global batches.
 """
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 
 import grain
@@ -27,12 +30,23 @@ class _LocalRows:
     self._local, self._process = batch_size // processes, process
     self._steps = steps
 
+  def __setstate__(self, state: dict) -> None:
+    self.__dict__.update(state)
+    if parent := multiprocessing.parent_process():  # it came to a worker
+      threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
   def __len__(self) -> int:
     return self._steps * self._local
 
   def __getitem__(self, index: int) -> batch_lib.Batch:
     step, within = divmod(int(index), self._local)
     return self._rows[step * self._batch_size + self._process * self._local + within]
+
+
+def _end_with(parent) -> None:
+  """Ends a worker whose process was killed: nobody will take its batches any more."""
+  parent.join()
+  os._exit(1)
 
 
 def batches(

@@ -2,10 +2,14 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import make_config
+from machines import by_linux
 
 from data_pipelines import records
 from data_pipelines.stream import loader, mixture, rows
@@ -131,6 +135,38 @@ def test_workers_that_die_again_and_again_end_the_run_with_a_reason(source):
   with pytest.raises(loader.WorkerError, match='data.workers.*exit code -9'):
     take(batches, 10)
   assert not multiprocessing.active_children()
+
+
+ORPHANED = """
+import multiprocessing, os, signal, sys
+from absl import flags
+from configs import base
+from data_pipelines import records
+from data_pipelines.stream import loader, rows
+from ttt_jax import config
+if __name__ == '__main__':
+  flags.FLAGS.mark_as_parsed()
+  c = config.from_config_dict(base.get_config())
+  source = records.Source(sys.argv[1], 'train')
+  made = rows.Rows([source], c.data, c.mask, c.objective, 0)
+  batches = loader.batches(made, 8, 10**6, workers=1)
+  next(batches)
+  print(multiprocessing.active_children()[0].pid, flush=True)
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@by_linux
+def test_workers_end_with_a_process_that_is_killed(toy_data, tmp_path):
+  (tmp_path / 'main.py').write_text(ORPHANED)
+  command = [sys.executable, tmp_path / 'main.py', toy_data]
+  with (tmp_path / 'said').open('w') as said:  # no pipe: the worker would hold it open
+    code = subprocess.run(command, stdout=said, timeout=120, check=False).returncode
+  assert code == -signal.SIGKILL
+  worker, end = (tmp_path / 'said').read_text().strip(), time.monotonic() + 60
+  while os.path.exists(f'/proc/{worker}'):
+    assert time.monotonic() < end, 'the worker is still there'
+    time.sleep(0.05)
 
 
 def test_an_error_in_a_worker_comes_through(source):
