@@ -1,13 +1,16 @@
 """Commands that fail, and are started again."""
 
 import os
+import pathlib
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 from conftest import make_config
+from machines import by_linux
 
 from ttt_jax.training import supervise
 
@@ -27,8 +30,21 @@ if end == 'wait':
   (folder / 'waits').touch()
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   time.sleep(60)
+if end == 'stopped':  # it leaves a process behind that cannot end by itself, with its stderr
+  import subprocess
+  left = subprocess.Popen([sys.executable, '-S', '-E', '-c', 'import time; time.sleep(99)'])
+  left.send_signal(signal.SIGSTOP)
+  (folder / 'left').write_text(str(left.pid))
+  os._exit(142)
 sys.exit(end)
 """
+
+
+def alive(pid) -> bool:
+  try:
+    return pathlib.Path(f'/proc/{pid}/stat').read_text().split()[2] != 'Z'
+  except OSError:
+    return False
 
 
 def run(folder, *starts, failures=3):
@@ -79,3 +95,32 @@ def test_sigterm_is_passed_on_and_ends_it(tmp_path):
   assert run(tmp_path, (3, 'wait'), (9, 0)) == 143
   teller.join()
   assert starts(tmp_path) == 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@by_linux
+def test_what_a_run_leaves_behind_is_ended_before_the_next_start(tmp_path):
+  assert run(tmp_path, (3, 'stopped'), (9, 0)) == 0
+  left = (tmp_path / 'left').read_text()
+  end = time.monotonic() + 60
+  while alive(left):
+    assert time.monotonic() < end, 'it is still there'
+    time.sleep(0.05)
+
+
+SUPERVISED = """
+import signal, sys, time
+from ttt_jax.training import supervise
+supervise.end_with_input()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print('ready', flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_ends_when_its_supervisor_does(tmp_path):
+  pipe = subprocess.PIPE
+  command = [sys.executable, '-c', SUPERVISED]
+  with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+    assert process.stdout.readline() == 'ready\n' and process.poll() is None
+    process.stdin.close()
+    assert process.wait(60) == 7

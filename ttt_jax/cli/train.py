@@ -40,6 +40,9 @@ _PROFILE = flags.DEFINE_string(
   'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
 )
 _SUPERVISE = flags.DEFINE_bool('supervise', False, 'Start the run again when it fails.')
+_SUPERVISED = flags.DEFINE_bool(
+  'supervised', False, 'Set by --supervise: end when the standard input does.'
+)
 _ALLOW = flags.DEFINE_list(
   'allow', [], 'Settings, by commas, that may differ from those of the run that goes on.'
 )
@@ -69,7 +72,7 @@ def _supervise() -> int:
   """Trains in processes that are started again; the exit code."""
   config = settings.checked(_CONFIG.value)  # what is wrong here, no new start mends
   same = [word for word in sys.argv[1:] if word.lstrip('-') != 'supervise']
-  command = [sys.executable, '-m', 'ttt_jax.cli.train', *same, '--nosupervise']
+  command = [sys.executable, '-m', 'ttt_jax.cli.train', *same, '--nosupervise', '--supervised']
   try:
     return supervise.supervise(command, _WORKDIR.value, config.guard)
   except supervise.GivenUp as error:
@@ -84,6 +87,8 @@ def main():
   """
   if _SUPERVISE.value:
     sys.exit(_supervise())
+  if _SUPERVISED.value:
+    supervise.end_with_input()
   if _DISTRIBUTED.value:
     _join()
   elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:

@@ -1,6 +1,7 @@
 """Starts a run again when it ends before its time, and gives up where that does not help."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -26,11 +27,12 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
   """Runs `command` until it is done.
 
   When it fails it is started again, after a wait that doubles each time. Progress is a
-  checkpoint with a higher step than all before; after it, counting begins anew. SIGTERM is
-  passed on, and then the command is not started again.
+  checkpoint with a higher step than all before; after it, counting begins anew. SIGTERM and
+  Ctrl-C are passed on as SIGTERM, and then the command is not started again.
 
   Args:
-    command: trains in `workdir`.
+    command: trains in `workdir`, and ends when its standard input does (see `end_with_input`):
+      then the one who supervises it has ended.
     workdir: folder of the run.
     settings: how often, and how long to wait.
 
@@ -65,8 +67,18 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
         return stopping.CODE
 
 
+def end_with_input() -> None:
+  """Makes this process get SIGTERM when its standard input ends."""
+
+  def wait() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=wait, name='end with input', daemon=True).start()
+
+
 class _Runner:
-  """Runs a command again and again, shows what it writes, and passes SIGTERM on."""
+  """Runs a command again and again, shows what it writes, and passes signals on."""
 
   def __init__(self, command: Sequence[str]):
     self.told = threading.Event()
@@ -74,19 +86,32 @@ class _Runner:
 
   @contextlib.contextmanager
   def forwarding(self):
-    before = signal.signal(signal.SIGTERM, self._pass_on)
+    """A context in which signals go to the command."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, self._pass_on) for number in numbers]
     try:
       yield
     finally:
-      signal.signal(signal.SIGTERM, before)
+      for number, handler in zip(numbers, before):
+        signal.signal(number, handler)
 
   def run(self) -> tuple[int, str]:
     """Runs it once; its exit code, and the last line that it wrote to stderr."""
-    self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    self._process = subprocess.Popen(
+      self._command, stdin=pipe, stderr=pipe, start_new_session=True
+    )
     if self.told.is_set():  # while it was started
       self._process.terminate()
-    last = _copied(self._process.stderr, sys.stderr.buffer)
-    return self._process.wait(), last
+    tail = []
+    copier = threading.Thread(target=_copy, args=(self._process.stderr, tail), daemon=True)
+    copier.start()
+    code = self._process.wait()
+    # Workers that were stopped, or are stuck, would hold memory, and its stderr open.
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, signal.SIGKILL)
+    copier.join(10)
+    return code, _last_line(b''.join(tail))
 
   def _pass_on(self, number, frame) -> None:
     self.told.set()
@@ -94,15 +119,18 @@ class _Runner:
       self._process.terminate()
 
 
-def _copied(source: BinaryIO, target: BinaryIO) -> str:
-  """Copies all that comes, as it comes; returns the last line that is no bar of progress."""
-  tail = b''
+def _copy(source: BinaryIO, tail: list[bytes]) -> None:
+  """Copies what comes to stderr, as it comes, and keeps the end of it in `tail`."""
   while part := source.read1():
-    tail = (tail + part)[-(2**16) :]
+    tail[:] = [b''.join([*tail, part])[-(2**16) :]]
     with contextlib.suppress(OSError):  # a full disk behind the log
-      target.write(part)
-      target.flush()
-  lines = tail.decode(errors='replace').splitlines()
+      sys.stderr.buffer.write(part)
+      sys.stderr.buffer.flush()
+
+
+def _last_line(text: bytes) -> str:
+  """The last line that is no bar of progress."""
+  lines = text.decode(errors='replace').splitlines()
   return next((line for line in reversed(lines) if line.strip() and '%|' not in line), '')
 
 
