@@ -1,5 +1,7 @@
 """Steps of a run that were damaged, one kind of file and one kind of damage after the other."""
 
+import errno
+import hashlib
 import os
 import pathlib
 import shutil
@@ -118,6 +120,28 @@ def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
   (checkpoint.folder(run, 1) / '.nfs0001').touch()  # network file systems leave such
   assert resuming.newest_whole(run) == 1
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '8', '9']
+
+
+@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
+def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
+  run, monkeypatch, code, damaged
+):
+  digest = hashlib.file_digest
+
+  def read(file, kind):
+    if '2/metadata/metadata' in file.name:
+      raise OSError(code, os.strerror(code))
+    return digest(file, kind)
+
+  monkeypatch.setattr(hashlib, 'file_digest', read)
+  if damaged:
+    assert resuming.newest_whole(run) == 1
+  else:
+    with pytest.raises(OSError, match=os.strerror(code)):
+      resuming.newest_whole(run)
+    assert checkpoint.steps(run) == [1, 2]
+  with pytest.raises(OSError, match=os.strerror(code) if not damaged else 'just written'):
+    hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
 
 
 def test_a_run_without_a_whole_step_does_not_begin_anew(run, tmp_path):

@@ -1,5 +1,6 @@
 """Hashes of the files of a folder, kept in it, and held against what lies there later."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,10 @@ def write(folder: str | os.PathLike) -> None:
     OSError: a file cannot be read, or the hashes cannot be written.
   """
   folder = pathlib.Path(folder)
-  text = json.dumps({'kind': _KIND, 'files': _hashes(folder, sorted(_files(folder)))}, indent=1)
+  files = _hashes(folder, sorted(_files(folder)))
+  if None in files.values():
+    raise OSError(errno.EIO, 'what was just written cannot be read', str(folder))
+  text = json.dumps({'kind': _KIND, 'files': files}, indent=1)
   partial = folder / f'.{FILE}.partial'
   with partial.open('w', encoding='utf-8') as file:
     file.write(text + '\n')
@@ -40,6 +44,9 @@ def damage(
     below: look only at what lies in this folder of it.
     part: which of the files are read here, if several share the work.
     parts: how many share it.
+
+  Raises:
+    OSError: a file cannot be read now, but maybe later: a network does not answer, say.
   """
   folder = pathlib.Path(folder)
   try:
@@ -63,6 +70,7 @@ def damage(
       wrong[name] = f'has {sizes[name]} bytes, and had {known[name][0]}'
   found = _hashes(folder, [name for name in left if name not in wrong])
   wrong |= {name: 'has changed' for name, value in found.items() if value != known[name]}
+  wrong |= {name: 'cannot be read' for name, value in found.items() if value is None}
   return [f'{name} {what}' for name, what in sorted(wrong.items())]
 
 
@@ -93,13 +101,18 @@ def _lies(name: str, below: str) -> bool:
   return name.startswith(below + '/')
 
 
-def _hashes(folder: pathlib.Path, names: list[str]) -> dict[str, list]:
-  """Size and hash of each of these files, in the form of JSON."""
+def _hashes(folder: pathlib.Path, names: list[str]) -> dict[str, list | None]:
+  """Size and hash of each of these files, as JSON has them; None where the disk is broken."""
 
-  def one(name: str) -> list:
-    with (folder / name).open('rb') as file:
-      digest = hashlib.file_digest(file, _KIND).hexdigest()
-      return [file.tell(), digest]
+  def one(name: str) -> list | None:
+    try:
+      with (folder / name).open('rb') as file:
+        digest = hashlib.file_digest(file, _KIND).hexdigest()
+        return [file.tell(), digest]
+    except OSError as error:
+      if error.errno == errno.EIO:
+        return None
+      raise
 
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     return dict(zip(names, pool.map(one, names)))
