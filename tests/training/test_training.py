@@ -132,10 +132,11 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
 
   def start(*changes):
     data = dataclasses.replace(config.data, changes=changes)
-    described = checkpoint.describe(dataclasses.replace(config, data=data), vocabulary)
+    described = checkpoint.describe(dataclasses.replace(config, data=data), *fingerprints)
     resuming.refuse_another(workdir, described)
 
-  vocabulary = json.loads((workdir / checkpoint.CONFIG).read_text())['vocabulary']
+  said = json.loads((workdir / checkpoint.CONFIG).read_text())
+  fingerprints = said['vocabulary'], said['records']
   assert checkpoint.latest(workdir) == 6
   start((6, (1.0,)), (9, (2.0,)))
   with pytest.raises(checkpoint.CheckpointError, match='another data.changes'):
