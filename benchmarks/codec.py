@@ -12,12 +12,13 @@ import functools
 import time
 from collections.abc import Callable
 
+import jiwer
 import numpy as np
 import record
 
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import mel_vq
-from ttt_jax.evaluation import recogniser
+from ttt_jax.evaluation.recognisers import sphinx
 
 FORMULA = 'WER = (S + D + I) / N words, by jiwer; heard by pocketsphinx in a closed vocabulary'
 CODECS = ((4, 512), (4, 1024), (8, 1024), (2, 512))  # frames a token, codebook size
@@ -46,17 +47,17 @@ class Judge:
   """The test sentences of every task, and a listener for each."""
 
   def __init__(self, strings: int, every: int):
-    world = sentences.make_world(_FIT_UTTERANCES, strings, _SEED)
+    world = sums.make_world(_FIT_UTTERANCES, strings, _SEED)
     self.training = world.train_strings + tuple(q.text for q in world.train_questions)
     self.texts = {
       'strings': world.test_strings,
       'questions': tuple(q.text for q in world.test_questions[::every]),
-      'numbers': sentences.NUMBERS,
+      'numbers': sums.NUMBERS,
     }
     self._listeners = {
-      'strings': recogniser.Recogniser(sentences.DIGITS),
-      'questions': recogniser.Recogniser(sentences.WORDS),
-      'numbers': recogniser.Recogniser(sentences.NUMBERS, single=True),
+      'strings': sphinx.PocketSphinx(sums.DIGITS),
+      'questions': sphinx.PocketSphinx(sums.WORDS),
+      'numbers': sphinx.PocketSphinx(sums.NUMBERS, single=True),
     }
     self.hear_seconds = {task: 0.0 for task in TASKS}
     self.heard = {task: 0 for task in TASKS}
@@ -69,7 +70,7 @@ class Judge:
       heard = [self._listeners[task].hear(w, speech.SAMPLE_RATE) for w in waves[task]]
       self.hear_seconds[task] += time.perf_counter() - begin
       self.heard[task] += len(heard)
-      rates[task] = recogniser.word_error_rate(self.texts[task] * voices, heard)
+      rates[task] = jiwer.wer(list(self.texts[task]) * voices, heard)
     return rates
 
 
@@ -82,7 +83,7 @@ def _timed(function: Callable, items: list) -> tuple[list, float]:
 def _fit_waves(judge: Judge, voices: tuple[speech.Voice, ...]) -> list[np.ndarray]:
   # Strings, questions and lone numbers in proportion, voices taking turns.
   texts = [judge.training[i] for i in np.random.default_rng(_SEED).permutation(1400)]
-  texts = (list(sentences.NUMBERS) * 4 + texts)[:_FIT_UTTERANCES]
+  texts = (list(sums.NUMBERS) * 4 + texts)[:_FIT_UTTERANCES]
   return [speech.say(text, voices[i % len(voices)]) for i, text in enumerate(texts)]
 
 

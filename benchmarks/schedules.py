@@ -14,12 +14,12 @@ import time
 from collections.abc import Sequence
 
 import jax
-import numpy as np
+import jiwer
 import record
 
 from data_pipelines import records
-from ttt_jax import assets as assets_lib
-from ttt_jax.evaluation import judge, recogniser
+from ttt_jax.evaluation import hearing, suite, voices
+from ttt_jax.evaluation import items as items_lib
 from ttt_jax.pages import markup
 from ttt_jax.pages.markup import element
 from ttt_jax.sampling import decoder
@@ -32,6 +32,7 @@ tokens per second = tokens of all answers / seconds of a second decoding, compil
 BLOCKS = (8, 26)
 STEPS = {8: (1, 2, 4, 8), 26: (1, 2, 4, 8, 13, 26)}
 THRESHOLDS = (0.5, 0.7, 0.9, 0.95, 0.99)
+TASK = suite.Task('speak', (), (suite.Metric('wer', of='speech'),), where={'task': 'speak'})
 _LIBRARIES = ('jax', 'numpy')
 
 
@@ -53,28 +54,26 @@ def settings(blocks: Sequence[int]) -> list[dict]:
   return out
 
 
-def measure(session: session_lib.Session, chosen: list[records.Record], changes: dict) -> dict:
+def measure(session: session_lib.Session, chosen: list[items_lib.Item], changes: dict) -> dict:
   """One line of the table."""
   sampling = dataclasses.replace(session.config.sampling, **changes)
   made = decoder.Decoder(
     session.model, session.params, session.assets.vocabulary, sampling, session.config.mask
   )
-  prompts = [judge.prompt_of(item) for item in chosen]
+  prompts = [item.prompt for item in chosen]
   made(prompts)
   passes, begin = made.passes, time.perf_counter()
   answers = made(prompts)
   seconds = time.perf_counter() - begin
   vocabulary = session.assets.vocabulary
   audio = [int((a.tokens >= vocabulary.audio_start).sum()) for a in answers]
-  listeners = judge.listeners(chosen)
+  listeners = hearing.listeners(TASK, chosen)
   heard = []
   for item, answer in zip(chosen, answers):
-    parts = session.assets.template.parts(answer.tokens)
-    codes = [part for part in parts if not isinstance(part, str)]
-    wave = np.concatenate([np.zeros(0, np.float32), *map(session.assets.codec.decode, codes)])
+    wave = voices.spoken(session.assets, answer)
     heard.append(listeners[item.about['kind']].hear(wave, session.assets.codec.sample_rate))
   return changes | {
-    'wer': recogniser.word_error_rate([item.about['text'] for item in chosen], heard),
+    'wer': jiwer.wer([item.about['text'] for item in chosen], heard),
     'passes_per_token': (made.passes - passes) * min(sampling.batch, len(chosen)) / sum(audio),
     'tokens_per_second': sum(len(a.tokens) for a in answers) / seconds,
   }
@@ -120,8 +119,7 @@ def main() -> None:
   results = record.begin(FORMULA, _LIBRARIES, device=jax.devices()[0].device_kind)
   session = session_lib.Session.load(flags.checkpoint)
   source = records.Source(flags.data, 'test')
-  chosen = [source[i] for i in range(len(source))]
-  chosen = [item for item in chosen if item.about['task'] == assets_lib.SPEAK]
+  chosen = items_lib.collect(TASK, [source]).chosen
   chosen = chosen[:: 10 if flags.quick else 1]
   lines = results['lines'] = []
   print(f'{len(chosen)} sentences\nblock steps threshold   WER  passes/token  tokens/s')

@@ -14,7 +14,7 @@ import statistics
 import jax
 import record
 
-from data_pipelines.little_world import sentences
+from data_pipelines.little_world import sums
 from ttt_jax import assets, checkpoint
 from ttt_jax.sampling import session as session_lib
 from ttt_jax.sampling import stopwatch
@@ -91,7 +91,7 @@ def main():
   parser.add_argument('--checkpoint', default='runs/quickstart/run', help='folder of a run')
   options = parser.parse_args()
   results = record.begin(FORMULA, _LIBRARIES, device=jax.devices()[0].device_kind)
-  texts = sentences.make_world(0, 6 if options.quick else 30, _SEED).test_strings
+  texts = sums.make_world(0, 6 if options.quick else 30, _SEED).test_strings
   rows = []
   columns = ('sound', 'first', 'smooth', 'whole', 'factor')
   print(*(f'{name:>6}' for name in ('block', 'steps', *columns)), 'cold')

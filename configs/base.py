@@ -149,4 +149,8 @@ def get_config() -> ml_collections.ConfigDict:
   s.max_audio = 512  # audio tokens of one span
   s.max_prompt = 8192  # tokens of a prompt
   s.batch = 32  # prompts that are answered at a time
+
+  c.evaluation = e = ml_collections.ConfigDict()  # while a model is trained
+  e.every = 0  # steps between evaluations, of which one is at the end; 0: none
+  e.suite = ''  # file of tasks and metrics (docs/evaluation.md)
   return c.lock()

@@ -3,7 +3,7 @@
 # Arguments go to pytest, say: launch/test.sh tests/model -k causal
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source launch/environment.sh speech test
+source launch/environment.sh speech serve test
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/shellcheck" --external-sources launch/*.sh .ci/run

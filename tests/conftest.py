@@ -2,8 +2,11 @@
 
 import atexit
 import os
+import pathlib
+import re
 import shutil
 import tempfile
+import tomllib
 
 # Before jax starts: the tests of meshes need several devices, and a CPU can pretend.
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
@@ -12,6 +15,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 # Before transformers is imported, which keeps the code of exports here, once a process.
 os.environ['HF_MODULES_CACHE'] = tempfile.mkdtemp()
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -24,6 +28,7 @@ from ttt_jax import config as config_lib
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import mel_vq
+from ttt_jax.evaluation.recognisers import kinds
 
 flags.FLAGS.mark_as_parsed()
 atexit.register(shutil.rmtree, os.environ['HF_MODULES_CACHE'], ignore_errors=True)
@@ -49,6 +54,15 @@ def make_config(**changes) -> config_lib.Config:
   c.sampling.max_audio = 24
   c.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
   return config_lib.from_config_dict(c)
+
+
+@pytest.fixture(scope='module')
+def quick_to_compile():
+  """For what runs but a few times."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='session')
@@ -100,3 +114,24 @@ def toy_data(assets, documents, tmp_path_factory):
 @pytest.fixture(scope='session')
 def source(toy_data) -> records.Source:
   return records.Source(toy_data, 'train')
+
+
+@pytest.fixture
+def clock_site(tmp_path_factory, monkeypatch) -> pathlib.Path:
+  """A folder of installed distributions, with the recogniser of docs/evaluation.md in it."""
+  page = pathlib.Path(kinds.__file__).parents[3] / 'docs' / 'evaluation.md'
+  text = page.read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', text, re.S)
+  (project,) = map(tomllib.loads, re.findall(r'```toml\n(.*?)```', text, re.S))
+  project = project['project']
+  site = tmp_path_factory.mktemp('site')
+  about = site / 'clock_recogniser-1.0.dist-info'
+  about.mkdir()
+  (about / 'METADATA').write_text(
+    f'Metadata-Version: 2.1\nName: {project["name"]}\nVersion: {project["version"]}\n'
+  )
+  ((kind, where),) = project['entry-points'][kinds.GROUP].items()
+  (about / 'entry_points.txt').write_text(f'[{kinds.GROUP}]\n{kind} = {where}\n')
+  (site / 'clock_recogniser.py').write_text(code)
+  monkeypatch.syspath_prepend(site)
+  return site

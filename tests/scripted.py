@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import events
 
 
 class Scripted:
@@ -13,11 +13,10 @@ class Scripted:
     self._sizes, self._vocabulary = sizes, vocabulary
 
   def __call__(self, prompts, seeds):
-    return [decoder.Answer(self._tokens, self._complete)]
+    return [events.Answer(self._tokens, self._complete)]
 
   def stream(self, prompt, seed):
-    grouped = decoder.Decoder._events
     cuts = np.cumsum(self._sizes)
     for part in np.split(self._tokens, cuts[cuts < len(self._tokens)]):
-      yield from grouped(self, part)
-    yield decoder.Event('done', self._tokens[:0], self._complete)
+      yield from events.of_tokens(part, self._vocabulary)
+    yield events.done(self._complete)

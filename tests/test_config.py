@@ -77,6 +77,7 @@ def test_missing_key_is_named():
     ('sampling.max_prompt', 0),
     ('sampling.batch', 0),
     ('optimizer.beta2', 1.0),
+    ('evaluation.every', -1),
   ],
 )
 def test_impossible_values_name_their_key(key, value):
@@ -130,7 +131,7 @@ def test_at_most_one_axis_takes_what_is_left():
 # Rows of the layers, from the top; a module may import from its own row's package and below.
 LAYERS = (
   ('ttt_jax/cli', 'benchmarks'),
-  ('ttt_jax/planning',),
+  ('ttt_jax/planning', 'ttt_jax/serving'),
   ('ttt_jax/evaluation', 'ttt_jax/inspection'),
   ('ttt_jax/training', 'ttt_jax/sampling', 'ttt_jax/conversion'),
   ('data_pipelines/preparing', 'data_pipelines/little_world'),
@@ -166,7 +167,8 @@ def _imports(path: pathlib.Path):
         yield full if is_module or is_package else node.module
 
 
-PLUGINS = 'ttt_jax.codecs.plugins'  # may import torch; imported by name alone, when asked for
+# May import torch; imported by name alone, when asked for.
+PLUGINS = ('ttt_jax.codecs.plugins', 'ttt_jax.evaluation.recognisers.plugins')
 EXPORTED = ROOT / 'ttt_jax' / 'conversion' / 'exported'  # never imported: copied into exports
 
 

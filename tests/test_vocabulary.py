@@ -87,6 +87,18 @@ def test_template_spells_out_a_conversation(assets):
   np.testing.assert_array_equal(parts[3], audio)
 
 
+def test_text_goes_on_behind_audio(assets):
+  """In pieces that stand apart, and in words that audio cuts."""
+  template, v = assets.template, assets.vocabulary
+  apart = template.body(chat.Turn('assistant', ['one two', np.array([1, 2]), 'three']))
+  assert template.text(np.array(apart)) == 'one two three'
+  ids = assets.tokenizer.encode('seven six')
+  audio = [v.begin_audio, *v.from_codes([3]), v.end_inner]
+  for cut in range(len(ids) + 1):
+    answer = [*ids[:cut], *audio, *ids[cut:], v.turn_end, *ids]
+    assert template.text(np.array(answer)) == 'seven six'
+
+
 def test_template_refuses_strangers(assets):
   with pytest.raises(ValueError, match='robot'):
     assets.template.prompt([chat.Turn('robot', ['hi'])])

@@ -104,10 +104,7 @@ class Template:
 
     Anything from the end of the turn on is left out.
     """
-    vocabulary = self.vocabulary
-    tokens = np.asarray(tokens, np.int32)
-    ended = np.flatnonzero(tokens == vocabulary.turn_end)
-    tokens = tokens[: ended[0]] if len(ended) else tokens
+    vocabulary, tokens = self.vocabulary, self._of_turn(tokens)
     cuts = [0, *vocabulary.spans(tokens).flatten().tolist(), len(tokens)]
     out = []
     for index, (start, end) in enumerate(zip(cuts, cuts[1:])):
@@ -116,6 +113,19 @@ class Template:
       elif text := self.tokenizer.decode(tokens[start:end].tolist()):
         out.append(text)
     return out
+
+  def text(self, tokens: np.ndarray) -> str:
+    """All that an answer (int [n]) writes, as if no audio stood between.
+
+    Words that go on behind audio are whole, and pieces of text that stand apart, too.
+    """
+    tokens = self._of_turn(tokens)
+    return self.tokenizer.decode(tokens[~self.vocabulary.is_audio(tokens)].tolist())
+
+  def _of_turn(self, tokens: np.ndarray) -> np.ndarray:
+    tokens = np.asarray(tokens, np.int32)
+    ended = np.flatnonzero(tokens == self.vocabulary.turn_end)
+    return tokens[: ended[0]] if len(ended) else tokens
 
   def head(self, role: str) -> list[int]:
     """How a turn begins.

@@ -286,6 +286,10 @@ class Mesh:
     _require(list(sizes.values()).count(-1) <= 1, 'mesh', sizes, '-1 on one axis at most')
 
 
+# Keys of `Sampling` in which prompts that are answered together may differ.
+OF_A_REQUEST = ('steps_per_block', 'threshold', 'temperature', 'max_text', 'max_audio')
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampling:
   """How text and audio are decoded."""
@@ -313,11 +317,24 @@ class Sampling:
     _require(goes, 'sampling.threshold', value, "0 where order is 'random'")
     for name in ('guidance', 'temperature'):
       value = getattr(self, name)
-      _require(value >= 0, f'sampling.{name}', value, 'at least 0')
+      _require(0 <= value < float('inf'), f'sampling.{name}', value, 'at least 0, and finite')
     _require(self.top_k >= 0, 'sampling.top_k', self.top_k, 'at least 0')
     _require(0 < self.top_p <= 1, 'sampling.top_p', self.top_p, 'in (0, 1]')
     fits = self.block_size <= self.max_audio
     _require(fits, 'sampling.block_size', self.block_size, 'at most max_audio')
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """How often a model is judged while it is trained, and by what."""
+
+  every: int
+  suite: str
+
+  def __post_init__(self):
+    _require(self.every >= 0, 'evaluation.every', self.every, 'at least 0')
+    named = bool(self.suite) or not self.every
+    _require(named, 'evaluation.suite', self.suite, 'a file where evaluation.every is above 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,6 +352,7 @@ class Config:
   guard: Guard
   mesh: Mesh
   sampling: Sampling
+  evaluation: Evaluation
 
   def __post_init__(self):
     _require(self.seed >= 0, 'seed', self.seed, 'at least 0')

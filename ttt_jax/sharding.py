@@ -104,6 +104,30 @@ def abstract_batch(
   return jax.tree.map(one, of_batch(mesh), batch_lib.empty(row_length, streams))
 
 
+def of_rows(mesh: Mesh) -> Mesh:
+  """The same devices, those of `sequence` given to `data`: for rows too short to be cut.
+
+  What lies on `mesh` lies on this one as well, see `moved`.
+  """
+  sizes = dict(mesh.shape)
+  apart = np.moveaxis(mesh.devices, AXES.index('sequence'), AXES.index('data') + 1)
+  sizes['data'] *= sizes['sequence']
+  sizes['sequence'] = 1
+  devices = apart.reshape([sizes[axis] for axis in AXES])
+  return Mesh(devices, AXES, axis_types=mesh.axis_types)
+
+
+def moved(tree, mesh: Mesh):
+  """Arrays of another mesh on this one, as `of_rows` gives it; nothing is copied."""
+
+  def one(array: jax.Array) -> jax.Array:
+    where = NamedSharding(mesh, array.sharding.spec)
+    parts = [part.data for part in array.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, where, parts)
+
+  return jax.tree.map(one, tree)
+
+
 def rows_of(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are cut."""
   return int(np.prod([mesh.shape[axis] for axis in ROWS]))

@@ -17,7 +17,7 @@ from data_pipelines.reading.found import EXCERPT
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors
 from ttt_jax.codecs import codec as codec_lib
-from ttt_jax.codecs import external
+from ttt_jax.codecs import external, kinds
 
 _PENDING = 256  # items that wait for their audio at most
 # Tasks of which the record tells what is right, and whose words that is.
@@ -143,7 +143,7 @@ def load(folder: str, codec: str = '') -> assets_lib.Assets:
   assets = assets_lib.load(folder)
   if not codec:
     return assets
-  mine, other = assets.codec, codec_lib.load_codec(codec)
+  mine, other = assets.codec, kinds.load_codec(codec)
   stands_in = mine.kind == external.External.kind and mine.codebook_size == other.codebook_size
   if mine.fingerprint != other.fingerprint and not stands_in:
     raise assets_lib.AssetError(
@@ -196,21 +196,16 @@ def _encode(
     return []
   codec.require('encode')
   try:
-    return _encode_batch(waves, codec)
+    return codec.encode_batch(*zip(*waves))
   except errors.UserError:  # of one of them: find it
     return [_encoded(wave, codec) for wave in waves]
 
 
 def _encoded(wave: tuple[np.ndarray, int], codec: codec_lib.Codec) -> np.ndarray | ValueError:
   try:
-    return _encode_batch([wave], codec)[0]
+    return codec.encode(*wave)
   except errors.UserError as error:
     return error
-
-
-def _encode_batch(waves, codec: codec_lib.Codec) -> list[np.ndarray]:
-  # To be codec.encode_batch(waves, rates).
-  return [codec.encode(wave, rate) for wave, rate in waves]
 
 
 def _record(

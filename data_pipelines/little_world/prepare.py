@@ -17,7 +17,8 @@ import tqdm
 from absl import app, flags, logging
 
 from data_pipelines import records
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums, town
+from data_pipelines.little_world.world import Question, World
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors
 from ttt_jax import tokenizer as tokenizer_lib
@@ -25,6 +26,7 @@ from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import audio_io, mel_vq
 
 _OUT = flags.DEFINE_string('out', None, 'Folder of the data set; made anew.')
+_WORLD = flags.DEFINE_enum('world', 'sums', ['sums', 'town'], 'What there is to say.')
 _VOICES = flags.DEFINE_integer('voices', 1, 'Voices that speak every sentence.')
 _STRINGS = flags.DEFINE_integer('strings', 3000, 'Digit strings for training.')
 _TESTS = flags.DEFINE_integer('tests', 100, 'Digit strings for testing.')
@@ -37,6 +39,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Decides which sentences there are.')
 class Settings:
   """What there is to make; the flags of this module say what each means."""
 
+  world: str
   voices: int
   strings: int
   tests: int
@@ -51,6 +54,8 @@ class Settings:
   tokenizer_size: int = 768  # at most; bytes included
 
 
+WORLDS = {'sums': sums, 'town': town}
+
 TASK_PROMPTS = {
   assets_lib.SPEAK: 'speak',
   assets_lib.TRANSCRIBE: 'transcribe',
@@ -62,7 +67,7 @@ def prompts(voices: int) -> dict[str, list[str]]:
   """System prompts of the tasks: where there are several voices, each is asked for."""
   if voices == 1:
     return {task: [prompt] for task, prompt in TASK_PROMPTS.items()}
-  names = [f' voice {sentences.NUMBERS[voice + 1]}' for voice in range(voices)]
+  names = [f' voice {sums.NUMBERS[voice + 1]}' for voice in range(voices)]
   return {
     task: [prompt] * voices
     if task == assets_lib.TRANSCRIBE
@@ -117,10 +122,12 @@ class _Maker:
     audio = self._codes[text, voice]
     return self._record(assets_lib.TRANSCRIBE, number, audio, [text], text, voice, kind=kind)
 
-  def answer(self, number: str, question: sentences.Question, voice: int) -> records.Record:
+  def answer(self, number: str, question: Question, voice: int, kind: str) -> records.Record:
     text, audio = question.answer, self._codes[question.text, voice]
-    reply = [f'{question.statement} is {text}', self._codes[text, voice]]
-    more = {'kind': 'number', 'question': question.text}
+    reply = [
+      self._codes[piece.text, voice] if piece.aloud else piece.text for piece in question.reply
+    ]
+    more = {'kind': kind, 'question': question.text}
     return self._record(assets_lib.ANSWER, number, audio, reply, text, voice, **more)
 
   def _record(self, task, number, user, reply, text, voice, **about) -> records.Record:
@@ -136,49 +143,49 @@ class _Maker:
     return records.Record(f'{task}-{number}-{voice}', document, about)
 
 
-def _train(
-  maker: _Maker, world: sentences.World, settings: Settings
-) -> Iterator[records.Record]:
+def _train(maker: _Maker, world: World, settings: Settings) -> Iterator[records.Record]:
+  string, asked, answered = world.kinds
   for voice in range(settings.voices):
     for number, text in enumerate(world.train_strings):
-      yield maker.speak(number, text, voice, 'string')
+      yield maker.speak(number, text, voice, string)
       if number % settings.transcribe_every == 0:
-        yield maker.transcribe(number, text, voice, 'string')
+        yield maker.transcribe(number, text, voice, string)
     for number, question in enumerate(world.train_questions, len(world.train_strings)):
-      yield maker.speak(number, question.text, voice, 'question')
-      yield maker.transcribe(number, question.text, voice, 'question')
+      yield maker.speak(number, question.text, voice, asked)
+      yield maker.transcribe(number, question.text, voice, asked)
       for copy in range(settings.answer_copies):
-        yield maker.answer(f'{number}.{copy}', question, voice)
+        yield maker.answer(f'{number}.{copy}', question, voice, answered)
 
 
-def _test(
-  maker: _Maker, world: sentences.World, settings: Settings
-) -> Iterator[records.Record]:
+def _test(maker: _Maker, world: World, settings: Settings) -> Iterator[records.Record]:
+  string, asked, answered = world.kinds
   for voice in range(settings.voices):
     for number, text in enumerate(world.test_strings):
-      yield maker.speak(number, text, voice, 'string')
-      yield maker.transcribe(number, text, voice, 'string')
+      yield maker.speak(number, text, voice, string)
+      yield maker.transcribe(number, text, voice, string)
     for number, question in enumerate(world.test_questions, len(world.test_strings)):
       if number % settings.ask_every == 0:
-        yield maker.speak(number, question.text, voice, 'question')
-        yield maker.transcribe(number, question.text, voice, 'question')
+        yield maker.speak(number, question.text, voice, asked)
+        yield maker.transcribe(number, question.text, voice, asked)
       if number % settings.answer_every == 0:
-        yield maker.answer(str(number), question, voice)
+        yield maker.answer(str(number), question, voice, answered)
 
 
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   """Writes the data set of the little world into `directory`."""
   if not 1 <= settings.voices <= len(speech.VOICES):
     raise errors.UserError(f'--voices must be between 1 and {len(speech.VOICES)}')
-  world = sentences.make_world(settings.strings, settings.tests, settings.seed)
+  world = WORLDS[settings.world].make_world(settings.strings, settings.tests, settings.seed)
   questions = [*world.train_questions, *world.test_questions]
   texts = [*world.train_strings, *world.test_strings]
   texts += [question.text for question in questions]
-  answers = sorted({question.answer for question in questions})
-  texts += answers
+  replies = sorted({question.reply for question in questions})
+  texts += sorted({piece.text for reply in replies for piece in reply if piece.aloud})
   spoken = _Speech(texts, settings)
   system = prompts(settings.voices)
-  statements = [f'{question.statement} is {question.answer}' for question in questions]
+  statements = [
+    piece.text for question in questions for piece in question.reply if not piece.aloud
+  ]
   corpus = [
     *texts,
     *statements,
@@ -197,9 +204,15 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
 
   def extras(folder: pathlib.Path) -> None:
     folder.joinpath('audio').mkdir()
-    for text in {*world.test_strings, *(q.text for q in world.test_questions), *answers}:
-      for voice in range(settings.voices):
-        wave = spoken.waves[text, voice]
+    for voice in range(settings.voices):
+      clips = {
+        text: spoken.waves[text, voice]
+        for text in {*world.test_strings, *(q.text for q in world.test_questions)}
+      }
+      for question in questions:
+        pieces = [piece.text for piece in question.reply if piece.aloud]
+        clips[question.answer] = np.concatenate([spoken.waves[p, voice] for p in pieces])
+      for text, wave in clips.items():
         audio_io.write_wav(folder / _audio_file(text, voice), wave, speech.SAMPLE_RATE)
 
   records.write(directory, splits, assets, extras)
@@ -208,6 +221,7 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
 def settings_from_flags() -> Settings:
   """What the flags of this module say."""
   return Settings(
+    world=_WORLD.value,
     voices=_VOICES.value,
     strings=_STRINGS.value,
     tests=_TESTS.value,

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,15 @@ from ttt_jax.codecs import audio_io
 
 ROOT = pathlib.Path(quickstart.__file__).parents[2]
 WORLD = prepare.Settings(
-  voices=2, strings=30, tests=3, codes=48, frames=4, seed=0, ask_every=60, answer_every=40
+  world='sums',
+  voices=2,
+  strings=30,
+  tests=3,
+  codes=48,
+  frames=4,
+  seed=0,
+  ask_every=60,
+  answer_every=40,
 )
 
 
@@ -66,10 +75,18 @@ def folder(tmp_path_factory):
 
 def test_the_whole_loop_leaves_its_results(folder):
   results = json.loads((folder / 'results.json').read_text())
-  for key in ('tts_wer', 'asr_wer', 'qa_text_accuracy', 'qa_audio_accuracy'):
-    assert results[key] >= 0
-  assert results['tts_wer_floor_original'] <= 0.1
-  assert results['text_nats'] > 0 and results['audio_bound'] > 0
+  figures = {name: task['figures'] for name, task in results['tasks'].items()}
+  assert {name: set(found) for name, found in figures.items()} == {
+    'speak': {'speech_wer'},
+    'transcribe': {'wer'},
+    'answer': {'accuracy', 'speech_accuracy'},
+    'all': {'text_nats', 'audio_bound'},
+  }
+  for about in (about for found in figures.values() for about in found.values()):
+    entry = about['checkpoints']['run']
+    assert 0 <= entry['low'] <= entry['value'] <= entry['high'] and entry['items']
+  assert figures['speak']['speech_wer']['original'] <= 0.1
+  assert not any(task['failures'] for task in results['tasks'].values())
   assert set(results['seconds']) == {'install', 'prepare', 'train', 'evaluate'}
   assert results['note'] == 'a note' and results['command'] and results['versions']
   assert '<html' in (folder / 'report.html').read_text()
@@ -88,6 +105,41 @@ def test_a_second_run_skips_what_is_done_and_another_is_refused(folder, capsys):
   other.train.steps = 5
   with pytest.raises(config_lib.ConfigError, match='holds a quickstart with other settings'):
     quickstart.quickstart(other, WORLD, folder, 0.0, 'a note')
+
+
+def test_evaluate_compares_checkpoints_by_a_suite(folder, tmp_path):
+  other, path = tmp_path / 'other', tmp_path / 'suite.yaml'
+  shutil.copytree(folder / 'run', other)
+  path.write_text(
+    f'data: {os.path.relpath(folder / "data", tmp_path)}\nresamples: 20\n'
+    'tasks: [{name: read, where: {task: transcribe}, limit: 2, metrics: [wer, cer]}]'
+  )
+  flags = [f'--checkpoint={folder / "run"},{other}', f'--suite={path}', f'--out={tmp_path}/out']
+  code, said = tool('evaluate', *flags)
+  assert code == 0, said
+  assert 'read: character error rate' in said and 'against the first' in said
+  about = json.loads((tmp_path / 'out' / 'results.json').read_text())['tasks']['read']
+  for figure in about['figures'].values():
+    entry = figure['checkpoints']['other']
+    assert entry['items'] == 2 and entry['difference']['value'] == 0
+  assert 'run' in (tmp_path / 'out' / 'report.html').read_text()
+
+
+@pytest.mark.parametrize(
+  'flags,message',
+  [
+    (['--checkpoint={run}'], 'give --data=DATA, or --suite=FILE.yaml'),
+    (['--checkpoint={run}', '--suite=/nowhere.yaml'], '/nowhere.yaml: cannot be read'),
+    (['--checkpoint={run}', '--data=/nowhere'], '/nowhere: no data set'),
+    (['--checkpoint={run},{run}', '--data={data}'], 'each of them once'),
+    (['--checkpoint=/nowhere', '--data={data}'], '/nowhere/config.json: no run'),
+    (['--checkpoint={run}', '--data={data}', '--split=dev'], "no split 'dev'"),
+  ],
+)
+def test_evaluate_explains_what_is_wrong(folder, tmp_path, flags, message):
+  flags = [flag.format(run=folder / 'run', data=folder / 'data') for flag in flags]
+  code, said = tool('evaluate', f'--out={tmp_path / "out"}', *flags)
+  assert code != 0 and message in said and 'Traceback' not in said, said
 
 
 def test_generate_speaks_transcribes_and_answers(folder, tmp_path):

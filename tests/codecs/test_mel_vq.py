@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip('espeakng_loader')
 pytest.importorskip('pocketsphinx')
 
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import audio_io, codec, kinds, mel_vq, spectrogram
 from ttt_jax.evaluation import recogniser
 
@@ -22,7 +22,7 @@ RATE = spectrogram.SAMPLE_RATE
 
 @pytest.fixture(scope='module')
 def waves():
-  world = sentences.make_world(150, 0, seed=3)
+  world = sums.make_world(150, 0, seed=3)
   return [speech.say(text) for text in world.train_strings]
 
 
@@ -104,8 +104,8 @@ def test_comfort_noise_lies_where_it_should():
 
 
 def test_what_is_coded_is_heard_right(coder):
-  listener = recogniser.Recogniser(sentences.DIGITS)
-  texts = sentences.make_world(0, 12, seed=4).test_strings
+  listener = recogniser.Recogniser(sums.DIGITS)
+  texts = sums.make_world(0, 12, seed=4).test_strings
   ids = [coder.encode(speech.say(text), RATE) for text in texts]
   heard = [listener.hear(coder.decode(i), RATE) for i in ids]
   assert recogniser.word_error_rate(texts, heard) <= 0.05

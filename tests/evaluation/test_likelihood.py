@@ -7,11 +7,25 @@ import pytest
 from conftest import make_config
 from flax import linen as nn
 
-from data_pipelines import records
-from ttt_jax import chat, mask
+from ttt_jax import mask, sharding
 from ttt_jax.diffusion import two_stream
-from ttt_jax.evaluation import judge, likelihood
+from ttt_jax.evaluation import likelihood
 from ttt_jax.model import transformer
+
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
+
+
+def made(assets, config, mesh=None):
+  v = assets.vocabulary
+  model = transformer.Transformer(config.model, v.size)
+  ids = np.zeros((1, 2), np.int32)
+  params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
+  return params, likelihood.Scorer(model, v, config.mask, config.objective, mesh)
+
+
+def sums_of(scorer, params, documents, samples):
+  read = [scorer.read(document, samples, seed) for seed, document in enumerate(documents)]
+  return scorer.score(params, read)
 
 
 @pytest.mark.parametrize('restrict', [False, True])
@@ -21,15 +35,25 @@ def test_a_model_that_knows_nothing_needs_the_log_of_the_ids(assets, documents, 
   text, audio = v.size, v.size
   if restrict:
     text, audio = v.audio_start, v.size - v.audio_start - 1  # the mask is never predicted
-  model = transformer.Transformer(config.model, v.size)
-  ids = np.zeros((1, 2), np.int32)
-  params = nn.unbox(model.init(jax.random.key(0), ids, ids, ids, ids + 1)['params'])
-  params = jax.tree.map(np.zeros_like, params)
-  out = likelihood.measure(model, params, documents[:10], v, config.mask, config.objective)
-  assert out['text_nats'] == pytest.approx(math.log(text), rel=1e-5)
-  assert out['audio_bound'] == pytest.approx(math.log(audio), rel=1e-5)
-  spans = [d.spans[d.responses] for d in documents[:10]]
-  assert out['audio_tokens'] == sum(int(np.diff(s).sum()) for s in spans)
+  params, scorer = made(assets, config)
+  out = sums_of(scorer, jax.tree.map(np.zeros_like, params), documents[:4], 2)
+  for document, sums in zip(documents, out):
+    targets = document.targets[1:] & (document.tokens[1:] < v.audio_start)
+    assert sums.text_targets == targets.sum()
+    assert sums.text_nats == pytest.approx(math.log(text) * targets.sum(), rel=1e-5)
+    assert sums.audio_tokens == np.diff(document.spans[document.responses]).sum()
+    assert sums.audio_nats == pytest.approx(math.log(audio) * sums.audio_tokens, rel=1e-5)
+
+
+def test_a_document_scores_the_same_beside_others_and_on_a_mesh(assets, documents):
+  config = make_config(mesh__fsdp=2, mesh__sequence=2)
+  params, scorer = made(assets, config)
+  together = sums_of(scorer, params, documents[:4], 2)
+  (alone,) = scorer.score(params, [scorer.read(documents[3], 2, 3)])
+  np.testing.assert_allclose(alone, together[3], rtol=1e-5)
+  _, on_mesh = made(assets, config, sharding.make_mesh(config.mesh))
+  found = sums_of(on_mesh, params, documents[:4], 2)
+  np.testing.assert_allclose(found, together, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('block', [None, 4])
@@ -73,40 +97,12 @@ def test_the_bound_is_the_mean_over_all_ways_to_mask(assets, documents, audio):
           nats = -sum(float(found[begin + i, document.tokens[begin + i]]) for i in way)
           wanted += nats * size / count / len(ways) / size
   audio_tokens = int(np.diff(document.spans[document.responses]).sum())
-  out = likelihood.measure(model, params, [document] * 40, v, config.mask, config.objective)
-  assert out['audio_bound'] == pytest.approx(wanted / audio_tokens, rel=0.02)
+  scorer = likelihood.Scorer(model, v, config.mask, config.objective)
+  out = sums_of(scorer, params, [document] * 40, 4)
+  mean = np.mean([sums.audio_nats for sums in out])
+  assert mean == pytest.approx(wanted, rel=0.02) and out[0].audio_tokens == audio_tokens
 
 
 def short(document):
   sizes = np.diff(document.spans[document.responses])
   return len(document.tokens) < 90 and 3 < sizes.max() < 8
-
-
-def test_figures_compare_the_end_of_an_answer_and_leave_out_unknown_floors():
-  sound, silence = np.ones(3, np.float32), np.zeros(0, np.float32)
-  made = [
-    ('answer', 'seven', 'three plus four is seven', 'seven', sound, 'seven'),
-    ('answer', 'eight', 'three plus four is seven', 'eight', sound, 'nine'),
-    ('speak', 'one two', '', 'one three', silence, ''),
-    ('transcribe', 'one two', 'one two', '', silence, ''),
-  ]
-  heard = [
-    judge.Heard('k', task, reference, text, sound, ear, original, floor, sound, ear, True)
-    for task, reference, text, ear, original, floor in made
-  ]
-  figures = judge.figures(heard)
-  assert figures['qa_text_accuracy'] == 0.5 and figures['qa_audio_accuracy'] == 1.0
-  assert figures['qa_audio_ceiling_original'] == 0.5
-  assert figures['tts_wer'] == 0.5 and 'tts_wer_floor_original' not in figures
-  assert figures['asr_wer'] == 0.0 and figures['cut_short'] == 0
-
-
-def test_a_prompt_is_all_before_the_last_answer(assets):
-  turns = [
-    chat.Turn('user', ['one']),
-    chat.Turn('assistant', ['two']),
-    chat.Turn('user', ['three']),
-  ]
-  document = assets.template.document([*turns, chat.Turn('assistant', ['four'])])
-  record = records.Record('key', document, {})
-  np.testing.assert_array_equal(judge.prompt_of(record), assets.template.prompt(turns))

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('espeakng_loader')
 
-from data_pipelines.little_world import sentences, speech
+from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import spectrogram
 
 
@@ -37,8 +37,8 @@ def test_silence_on_either_side_is_trimmed():
 
 
 def test_the_same_text_sounds_the_same_whatever_came_before():
-  texts = [q.text for q in sentences.make_world(0, 0, seed=1).test_questions[:60]]
-  texts += sentences.NUMBERS
+  texts = [q.text for q in sums.make_world(0, 0, seed=1).test_questions[:60]]
+  texts += sums.NUMBERS
   jobs = [(text, voice) for text in texts for voice in speech.VOICES[:2]]
   first = {job: speech.say(*job) for job in jobs}
   for i in np.random.default_rng(0).permutation(len(jobs)):

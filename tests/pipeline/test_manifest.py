@@ -312,12 +312,12 @@ def test_audio_may_lie_below_another_root(folder, tmp_path):
 
 
 def test_a_codec_that_refuses_one_sound_or_makes_nothing_of_it(folder, monkeypatch, assets):
-  def encode(self, wave, rate):
+  def encode(self, wave):
     if len(wave) == RATE:
       raise codec_lib.CodecError('too odd')
     return np.zeros(0 if len(wave) < RATE else 3, np.int32)
 
-  monkeypatch.setattr(type(assets.codec), 'encode', encode)
+  monkeypatch.setattr(type(assets.codec), '_encode', encode)
   lengths = (1.5, 1.0, 0.5, 2.0)
   made = convert(folder, *(speaks({'audio': 's16.wav', 'end': end}) for end in lengths))
   assert [isinstance(one, Record) for one in made] == [True, False, False, True]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.sampling import decoder, draw
+from ttt_jax.sampling import draw, events
 
 _LENGTH_MULTIPLE = 128  # rows are padded to it, so that few shapes are compiled
 
@@ -161,11 +161,12 @@ class Decoder:
         guided = (1 + sampling.guidance) * logits - sampling.guidance * without
         logits = jnp.where(audio[:, None, None], guided, logits)
       logits = draw.restrict(logits, audio[:, None], vocabulary)
-      return draw.draw(logits, draw.keys(seeds, counts, query.shape[1]), sampling)
+      keys, temperature = draw.keys(seeds, counts, query.shape[1]), sampling.temperature
+      return draw.draw(logits, keys, jnp.full(len(seeds), temperature), sampling)
 
     self._predict = jax.jit(predict)
 
-  def __call__(self, prompts, seeds=None) -> list[decoder.Answer]:
+  def __call__(self, prompts, seeds=None) -> list[events.Answer]:
     """Answers each prompt."""
     seeds = range(len(prompts)) if seeds is None else seeds
     rows = [Dialogue(prompt, *self._settings) for prompt in prompts]
@@ -173,7 +174,7 @@ class Decoder:
     while not all(row.done for row in rows):
       self._advance(rows, seeds, count)
       count += 1
-    return [decoder.Answer(row.answer, row.complete) for row in rows]
+    return [events.Answer(row.answer, row.complete) for row in rows]
 
   def _advance(self, rows: list, seeds: list[int], count: int) -> None:
     views = [row.view() for row in rows]

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.config import Mask
+from ttt_jax.config import ConfigError, Mask
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 
@@ -41,13 +41,7 @@ CASES = {
 PROMPTS = 24
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_to_compile():
-  """What is compiled here runs but a few times."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
 
 
 @functools.cache
@@ -139,6 +133,44 @@ def test_answers_do_not_depend_on_the_batch():
     speak = decoder.Decoder(*args, settings(changes | {'batch': batch}), mask)
     said.append([answer.tokens.tolist() for answer in speak(prompts(4))])
   assert said[0] == said[1] and speak([]) == []
+
+
+OWN = (
+  {'temperature': 1.3},
+  {'steps_per_block': 1},
+  {'threshold': 0.3, 'max_audio': 6},
+  {'steps_per_block': 9, 'temperature': 0.5, 'max_text': 5},
+)
+
+
+@pytest.mark.parametrize('name', ['span', 'guided blocks'])
+def test_prompts_may_have_settings_of_their_own(name):
+  mask, changes = CASES[name]
+  # In random order there is no threshold.
+  own = OWN if name == 'span' else OWN[:2]
+  args, count = (*random_network(), VOCABULARY), 3 * len(own)
+  of_each = [settings(changes | own[i % len(own)]) for i in range(count)]
+  chosen, seeds = prompts(count, seed=4), list(range(40, 40 + count))
+  found = decoder.Decoder(*args, settings(changes), mask)(chosen, seeds, of_each)
+  for first, one in enumerate(of_each[: len(own)]):
+    mine = slice(first, None, len(own))
+    wanted = reference.Decoder(*args, one, mask)(chosen[mine], seeds[mine])
+    for answer, expected in zip(found[mine], wanted):
+      assert answer.tokens.tolist() == expected.tokens.tolist(), one
+      assert answer.complete == expected.complete
+  # They matter.
+  plain = decoder.Decoder(*args, settings(changes), mask)(chosen, seeds)
+  assert sum(a.tokens.tolist() != b.tokens.tolist() for a, b in zip(found, plain)) > count / 3
+
+
+def test_settings_that_all_must_share_are_refused():
+  limits, mask = settings({}), Mask('span', 3, False)
+  speak = decoder.Decoder(*random_network(), VOCABULARY, limits, mask)
+  prompt, other = np.array([8], np.int32), settings({'top_k': 3, 'temperature': 1.0})
+  with pytest.raises(ConfigError, match='prompt 0: its settings differ .*steps_per_block'):
+    speak([prompt], [0], [other])
+  with pytest.raises(ConfigError, match='the prompt: its settings'):
+    next(speak.stream(prompt, 0, other))
 
 
 @pytest.mark.parametrize('guidance', [0.0, 1.0])
@@ -258,5 +290,7 @@ def test_prompts_that_cannot_be_answered_are_refused(prompt, match):
   speak = decoder.Decoder(*random_network(), VOCABULARY, limits, Mask('span', 3, False))
   with pytest.raises(vocabulary_lib.VocabularyError, match=match):
     speak([np.array([8] * 40), np.array(prompt, int)])
-  with pytest.raises(vocabulary_lib.VocabularyError, match=match.replace('1', '0', 1)):
+  with pytest.raises(
+    vocabulary_lib.VocabularyError, match=match.replace('prompt 1', 'the prompt')
+  ):
     next(speak.stream(np.array(prompt, int)))

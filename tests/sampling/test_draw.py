@@ -24,7 +24,7 @@ def test_drawing_follows_the_softmax_of_the_allowed(assets):
   for audio in (False, True):
     allowed = draw.restrict(logits, jnp.array([[audio]]), v)
     keys = draw.keys(jnp.zeros(1, jnp.uint32), jnp.arange(1), 4000)
-    ids, _ = draw.draw(jnp.repeat(allowed, 4000, 1), keys, sampling(temperature=1.0))
+    ids, _ = draw.draw(jnp.repeat(allowed, 4000, 1), keys, jnp.ones(1), sampling())
     ids = np.asarray(ids)[0]
     assert (v.is_audio(ids) == audio).all() and (ids < v.size).all()
     top = int(allowed.argmax())
@@ -56,8 +56,8 @@ def test_noise_depends_on_seed_count_and_place_alone():
 def test_confidence_is_the_probability_before_temperature_and_truncation():
   logits = jnp.log(jnp.array([[[0.2, 0.5, 0.3]]]))
   keys = draw.keys(jnp.zeros(1, jnp.uint32), jnp.arange(1), 1)
-  for changes in ({}, {'temperature': 5.0, 'top_k': 1}, {'temperature': 5.0, 'top_p': 0.1}):
-    ids, confidence = draw.draw(logits, keys, sampling(**changes))
+  for temperature, changes in ((0, {}), (5, {'top_k': 1}), (5, {'top_p': 0.1})):
+    ids, confidence = draw.draw(logits, keys, jnp.array([temperature]), sampling(**changes))
     assert int(ids[0, 0]) == 1
     np.testing.assert_allclose(confidence, 0.5, rtol=1e-6)
 
@@ -82,9 +82,33 @@ def test_the_likeliest_are_kept(top_k, top_p, kept):
   np.testing.assert_array_equal(found[0, jnp.array(kept)], logits[0, jnp.array(kept)])
 
 
+@pytest.mark.parametrize('temperature', [1e-30, 1e-3])
+def test_next_to_no_temperature_takes_the_most_likely(temperature):
+  # Over a temperature that small all but the greatest of these would be infinite, or all.
+  logits = jnp.array([[[3e3, 3.1e3, 0, -3.2e3, -jnp.inf]]])
+  keys = draw.keys(jnp.zeros(1, jnp.uint32), jnp.arange(1), 1)
+  ids, _ = draw.draw(logits, keys, jnp.array([temperature]), sampling())
+  assert int(ids[0, 0]) == 1
+
+
+def test_rows_have_temperatures_of_their_own():
+  rng = np.random.default_rng(0)
+  logits = jnp.array(rng.normal(size=(3, 50, 8)), jnp.float32)
+  keys = draw.keys(jnp.zeros(3, jnp.uint32), jnp.arange(3), 50)
+  together, _ = draw.draw(logits, keys, jnp.array([0, 0.5, 2.0]), sampling())
+  for row, temperature in enumerate((0, 0.5, 2.0)):
+    (one, other), at = (0.1, temperature), slice(row, row + 1)
+    (alone,), _ = draw.draw(logits[at], keys[at], jnp.array([other]), sampling())
+    np.testing.assert_array_equal(together[row], alone)
+    (colder,), _ = draw.draw(logits[at], keys[at], jnp.array([one]), sampling())
+    assert (alone != colder).any() or row == 0
+  np.testing.assert_array_equal(together[0], logits[0].argmax(-1))
+
+
 def choose(priority, masked, step, settings):
   arrays = np.array([priority], np.float32), np.array([masked]), np.array([step])
-  return np.asarray(reveal.choose(*arrays, settings))[0]
+  own = np.array([settings.steps_per_block]), np.array([settings.threshold])
+  return np.asarray(reveal.choose(*arrays, *own))[0]
 
 
 @settings(deadline=None, max_examples=50)
@@ -100,7 +124,7 @@ def test_the_foremost_masked_tokens_are_revealed(items, steps, data):
   step = data.draw(st.integers(0, min(steps, 6) - 1))
   count = reference.share(6, min(steps, 6), step)
   assert count >= 1
-  chosen = choose(priority, masked, step, sampling(block_size=6, steps_per_block=steps))
+  chosen = choose(priority, masked, step, sampling(steps_per_block=min(steps, 6)))
   assert set(np.flatnonzero(chosen)) == set(reference.foremost(priority, masked, count))
   left = masked & ~chosen
   assert (chosen <= masked).all() and chosen.sum() == min(count, masked.sum())
@@ -131,12 +155,25 @@ def test_all_over_the_threshold_are_revealed_and_one_at_least():
   ]
 
 
+def test_rows_have_steps_and_thresholds_of_their_own():
+  priority = np.tile(np.array([0.9, 0.2, 0.7, 0.1], np.float32), (4, 1))
+  steps, thresholds = np.array([1, 2, 4, 1]), np.array([0, 0, 0, 0.6])
+  chosen = reveal.choose(priority, priority > 0, np.zeros(4, int), steps, thresholds)
+  assert np.asarray(chosen).astype(int).tolist() == [
+    [1, 1, 1, 1],
+    [1, 0, 1, 0],
+    [1, 0, 0, 0],
+    [1, 0, 1, 0],
+  ]
+
+
 def test_random_order_is_uniform_and_blind():
-  settings = sampling(order='random', block_size=4, steps_per_block=4)
+  settings = sampling(order='random')
   logits = jnp.tile(
     jnp.log(jnp.array([[0.9, 0.1], [0.6, 0.4], [0.5, 0.5], [0.7, 0.3]])), (1000, 1, 1)
   )
   keys = draw.keys(jnp.arange(1000, dtype=jnp.uint32), jnp.zeros(1000, int), 4)
-  _, priority = draw.draw(logits, keys, settings)
-  chosen = reveal.choose(priority, jnp.ones((1000, 4), bool), jnp.zeros(1000, int), settings)
+  _, priority = draw.draw(logits, keys, jnp.zeros(1000), settings)
+  many = jnp.zeros(1000, int)
+  chosen = reveal.choose(priority, jnp.ones((1000, 4), bool), many, many + 4, many * 0.0)
   np.testing.assert_allclose(np.asarray(chosen).mean(0), 0.25, atol=0.06)

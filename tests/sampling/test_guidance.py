@@ -26,7 +26,8 @@ def test_more_room_changes_nothing_of_what_is_there(assets):
   machine = rows.Machine(assets.vocabulary, config.sampling, config.mask)
   start, begin = assets.vocabulary.turn_start, assets.vocabulary.begin_last
   prompts = [np.array([start, start, begin]), np.array([start] * 6)]
-  before = jax.tree.map(jnp.array, machine.start(prompts, [0, 1], 3, 8))
+  requests = [rows.Request(prompt, 0, config.sampling) for prompt in prompts]
+  before = jax.tree.map(jnp.array, machine.start(requests, 3, 8))
   after = before.extended(12)
   for name in ('tokens', 'kv_end', 'condition'):
     array = getattr(after, name)

@@ -79,7 +79,7 @@ def test_every_second_belongs_to_the_devices_or_to_what_the_host_did(start, step
 
 def test_data_that_come_while_devices_work_cost_nothing_and_late_ones_their_delay():
   clock, _, _ = simulate(2, [(1, 3, 4, 0)] + [(3, 1, 4, 0)] * 5)
-  lost = {'start': 2, 'data': 1, 'compile': 3, 'save': 0, 'rest': 0}
+  lost = {'start': 2, 'data': 1, 'compile': 3, 'save': 0, 'evaluate': 0, 'rest': 0}
   assert clock.seconds == lost | {'step': 6 * 4}
   clock, _, _ = simulate(2, [(1, 3, 4, 0)] + [(6, 0, 4, 0)] * 5)
   assert clock.seconds['data'] == 1 + 5 * 2 and clock.seconds['step'] == 24
@@ -88,5 +88,6 @@ def test_data_that_come_while_devices_work_cost_nothing_and_late_ones_their_dela
 def test_a_clock_tells_shares():
   clock, _, _ = simulate(1, [(1, 2, 5, 1)])
   assert str(clock) == (
-    '10.0 s: step 50.0%, start 10.0%, compile 20.0%, data 10.0%, save 10.0%, rest 0.0%'
+    '10.0 s: step 50.0%, start 10.0%, compile 20.0%, data 10.0%, save 10.0%, evaluate 0.0%, '
+    'rest 0.0%'
   )

@@ -94,7 +94,9 @@ class Store:
     self.events.append(f'save {number}')
 
 
-def run(steps, every, log_every, start=0, skipped=(), stop=None, **changes) -> Outcome:
+def run(
+  steps, every, log_every, start=0, judged=0, skipped=(), stop=None, **changes
+) -> Outcome:
   config = make_config(
     train__steps=steps,
     train__checkpoint_every=every,
@@ -112,19 +114,13 @@ def run(steps, every, log_every, start=0, skipped=(), stop=None, **changes) -> O
   follower = follow.Follower(clock, writer, config, 50, jax.devices(), note)
   tracer = trace.Tracer('nowhere', range(0), follower.catch_up)
   current, batches = state.State(np.int32(start), None, None), range(start, steps)
+
+  def evaluate(number, params):
+    events.append(f'evaluate {number}')
+
   with watchdog.Watchdog(60, 'nowhere') as watch:
-    last = loop.run(
-      config.train,
-      devices,
-      current,
-      batches,
-      Store(events),
-      clock,
-      follower,
-      tracer,
-      stopping.Notice(60),
-      watch,
-    )
+    parts = Store(events), clock, follower, tracer, stopping.Notice(60), watch
+    last = loop.run(config.train, devices, current, batches, *parts, judged, evaluate)
   follower.close()
   assert last.step == (stop + 1 if stop else steps)
   return Outcome(events, writer.reports, clock)
@@ -143,6 +139,13 @@ def test_what_leads_up_to_a_checkpoint_is_reported_before_it_is_kept():
   order = [event for event in events if event.split()[0] in ('report', 'save')]
   assert order == ['report 2', 'report 4', 'save 4', 'report 6', 'save 6']
   assert events.index('save 4') < events.index('call 5')
+
+
+def test_a_model_is_judged_when_it_is_kept_and_reported_and_at_the_end():
+  events, _, _ = run(steps=5, every=2, log_every=2, judged=2)
+  order = [e for e in events if e.split()[0] in ('report', 'save', 'evaluate')]
+  assert order == [f'{e} {n}' for n in (2, 4, 5) for e in ('report', 'save', 'evaluate')]
+  assert events.index('evaluate 2') < events.index('call 3')
 
 
 @pytest.mark.parametrize('every,log_every,start', [(100, 3, 0), (2, 3, 0), (5, 1, 3)])

@@ -1,6 +1,10 @@
-"""Judges a trained model on the held-out records of a data set.
+"""Judges trained models on held-out records.
 
 ttt-evaluate --checkpoint=RUN --data=DATA --out=RESULTS
+ttt-evaluate --checkpoint=RUN,OTHER --suite=suite.yaml --out=RESULTS
+
+Without a suite, every task that the records name is judged by the usual metrics. A second
+start goes on where the first one stopped.
 """
 
 import functools
@@ -8,23 +12,33 @@ import sys
 
 from absl import flags
 
+from ttt_jax import errors
 from ttt_jax.cli import settings
-from ttt_jax.evaluation import evaluate, report
+from ttt_jax.evaluation import offline, suite_file, summary
 
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Folder of a run.', required=True)
-_DATA = flags.DEFINE_string('data', None, 'Data set of records.', required=True)
-_SPLIT = flags.DEFINE_string('split', 'test', 'Split of the data set.')
+_CHECKPOINT = flags.DEFINE_list(
+  'checkpoint', None, 'Folders of runs; the others are compared with the first.', required=True
+)
+_SUITE = flags.DEFINE_string('suite', None, 'YAML file of tasks and metrics.')
+_DATA = flags.DEFINE_string('data', '', 'Data sets of tasks that name none.')
+_SPLIT = flags.DEFINE_string('split', '', "Their split; without a suite it is 'test'.")
 _OUT = flags.DEFINE_string(
   'out', None, 'Folder for results.json and report.html.', required=True
 )
 
 
 def main():
-  """Reads the flags."""
-  results = evaluate.evaluate(
-    _CHECKPOINT.value, _DATA.value, _SPLIT.value, _OUT.value, command=' '.join(sys.argv)
-  )
-  print(report.table(results))
+  """Reads the flags.
+
+  Raises:
+    UserError: there is neither a suite nor data.
+  """
+  if not (_SUITE.value or _DATA.value):
+    raise errors.UserError('give --data=DATA, or --suite=FILE.yaml, or both')
+  suite = suite_file.read(_SUITE.value or suite_file.STANDARD, _DATA.value, _SPLIT.value)
+  command = ' '.join(sys.argv)
+  results = offline.run(suite, _CHECKPOINT.value, _OUT.value, command=command)
+  print(summary.table(results))
 
 
 run = functools.partial(settings.run, main)

@@ -8,7 +8,6 @@ ttt-generate --checkpoint=RUN --speak="three seven one" --stream --out=- | aplay
 Settings of decoding are those of the run, then of --preset, then of their own flags.
 """
 
-import dataclasses
 import functools
 import sys
 
@@ -16,7 +15,7 @@ from absl import flags
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint, errors
-from ttt_jax.cli import answers, settings
+from ttt_jax.cli import answers, decoding, settings
 from ttt_jax.codecs import audio_io
 from ttt_jax.sampling import session as session_lib
 
@@ -27,34 +26,7 @@ _ASK = flags.DEFINE_string('ask', None, 'Recording of a question to answer.')
 _OUT = flags.DEFINE_string('out', None, 'WAV file for what the model says; -: standard output.')
 _STREAM = flags.DEFINE_boolean('stream', False, 'Write text and sound as they come.')
 _VOICE = flags.DEFINE_integer('voice', 0, 'Voice to speak in, from 0.')
-_TEMPERATURE = flags.DEFINE_float('temperature', None, '0 takes the most likely token.')
-_BLOCK = flags.DEFINE_integer('block_size', None, 'Audio tokens decoded in parallel.')
-_STEPS = flags.DEFINE_integer('steps_per_block', None, 'Diffusion steps a block of audio.')
-_ORDER = flags.DEFINE_string('order', None, "'confidence' or 'random': what is revealed first.")
-_THRESHOLD = flags.DEFINE_float('threshold', None, 'Reveal all over this probability; 0: off.')
-_GUIDANCE = flags.DEFINE_float('guidance', None, 'How far audio goes with its condition.')
-_TOP_K = flags.DEFINE_integer('top_k', None, 'Draw among so many of the likeliest; 0: all.')
-_TOP_P = flags.DEFINE_float('top_p', None, 'Draw among the likeliest of this probability.')
-_PRESET = flags.DEFINE_string('preset', None, "'authors': as the method's authors decode.")
 _SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.')
-
-_PRESETS = {
-  'authors': {
-    **{'block_size': 26, 'steps_per_block': 2, 'order': 'confidence', 'threshold': 0.0},
-    **{'guidance': 0.1},
-  }
-}
-
-
-def _changes() -> dict[str, int | float | str]:
-  """Settings of decoding that the flags give."""
-  name = _PRESET.value
-  if name is not None and name not in _PRESETS:
-    known = ', '.join(_PRESETS)
-    raise errors.UserError(f'--preset={name}: there is no such preset (there is: {known})')
-  own = (_BLOCK, _STEPS, _ORDER, _THRESHOLD, _GUIDANCE, _TEMPERATURE, _TOP_K, _TOP_P)
-  given = {flag.name: flag.value for flag in own if flag.value is not None}
-  return _PRESETS.get(name, {}) | given
 
 
 def _request() -> tuple[str, str | session_lib.Recording]:
@@ -75,8 +47,7 @@ def _request() -> tuple[str, str | session_lib.Recording]:
 def main():
   """Reads the flags."""
   task, said = _request()
-  sampling = checkpoint.load_config(_CHECKPOINT.value).sampling
-  sampling = dataclasses.replace(sampling, **_changes())
+  sampling = decoding.changed(checkpoint.load_config(_CHECKPOINT.value).sampling)
   if _SEED.value < 0:
     raise errors.UserError('--seed must be at least 0')
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)

@@ -19,7 +19,7 @@ from data_pipelines.little_world import prepare
 from ttt_jax import checkpoint
 from ttt_jax import config as config_lib
 from ttt_jax.cli import settings
-from ttt_jax.evaluation import evaluate, report
+from ttt_jax.evaluation import evaluate, in_training, offline, suite_file, summary
 from ttt_jax.training import train
 
 _CONFIG = settings.define_config('configs/tiny.py')
@@ -84,13 +84,14 @@ def quickstart(
     stages.add('install', install_seconds)
   stages.run('prepare', data.exists(), lambda: prepare.prepare(data, world))
   trained = _trained(run, checked.train.steps)
-  stages.run('train', trained, lambda: train.train(checked, str(run)))
+  judge = in_training.judge(checked, run)
+  stages.run('train', trained, lambda: train.train(checked, run, judge=judge))
   path = folder / evaluate.RESULTS
   more = {'seconds': stages.seconds, 'command': ' '.join(sys.argv), 'note': note}
   stages.run(
     'evaluate',
     path.exists() and trained,
-    lambda: evaluate.evaluate(str(run), str(data), 'test', str(folder), **more),
+    lambda: offline.run(suite_file.standard(str(data)), [str(run)], str(folder), **more),
   )
   return json.loads(path.read_text(encoding='utf-8'))
 
@@ -127,7 +128,7 @@ def main():
     config, world = shorten(config, world)
     note = FAST_NOTE
   results = quickstart(config, world, folder, _INSTALL.value, note)
-  print('\n' + report.table(results))
+  print('\n' + summary.table(results))
   generate = shutil.which('ttt-generate', path=str(pathlib.Path(sys.executable).parent))
   generate = generate or 'ttt-generate'
   print(f'\nreport:  {(folder / evaluate.REPORT).resolve()}')

@@ -20,6 +20,7 @@ from absl import flags
 
 from ttt_jax import errors
 from ttt_jax.cli import settings
+from ttt_jax.evaluation import in_training
 from ttt_jax.training import stopping, supervise, trace, train
 
 _CONFIG = settings.define_config()
@@ -95,8 +96,9 @@ def main():
     raise errors.UserError('--coordinator, --processes and --process need --distributed')
   config = settings.checked(_CONFIG.value)
   profiled = trace.parse(_PROFILE.value, config.train.steps)
+  judge = in_training.judge(config, _WORKDIR.value)
   try:
-    train.train(config, _WORKDIR.value, profiled, _ALLOW.value)
+    train.train(config, _WORKDIR.value, profiled, judge, allowed=_ALLOW.value)
   except stopping.Stopped as stopped:
     print(f'stopped: {stopped}', file=sys.stderr)
     sys.exit(stopping.CODE)

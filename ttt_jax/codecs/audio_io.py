@@ -104,6 +104,25 @@ def read_wav(path: str | os.PathLike) -> tuple[np.ndarray, int]:
   return wave, int(sample_rate)
 
 
+def pcm(wave: np.ndarray) -> bytes:
+  """Samples, `[S]` float32, as 16-bit PCM, little-endian; clipped beyond full scale."""
+  return np.clip(np.rint(wave * 2.0**15), -(2**15), 2**15 - 1).astype('<i2').tobytes()
+
+
+def wav_header(sample_rate: int, size: int | None = None) -> bytes:
+  """What stands before 16-bit PCM in a WAV file of one channel.
+
+  Args:
+    sample_rate: samples a second.
+    size: bytes of PCM; None leaves it open, as players expect it of a stream.
+  """
+  size = _OPEN if size is None else size
+  layout = 1, 1, sample_rate, 2 * sample_rate, 2, 16  # PCM, mono, bytes a second and a sample
+  form = b'WAVEfmt ' + struct.pack('<IHHIIHH', 16, *layout)
+  whole = min(size + len(form) + 8, _OPEN)
+  return b'RIFF' + struct.pack('<I', whole) + form + b'data' + struct.pack('<I', size)
+
+
 class WavWriter:
   """A 16-bit PCM WAV file that grows: after each `write` it is whole as it is.
 
@@ -128,7 +147,7 @@ class WavWriter:
       where = sys.stdout.fileno() if standard else path
       self._file = io.BufferedWriter(io.FileIO(where, 'wb', closefd=not standard))
       self._fixed = self._file.seekable() and not standard
-      self._put(self._header(0 if self._fixed else _OPEN))
+      self._put(wav_header(self._rate, 0 if self._fixed else None))
 
   def write(self, wave: np.ndarray) -> None:
     """Appends samples.
@@ -140,13 +159,13 @@ class WavWriter:
       AudioError: the waveform is not one, or it cannot be written.
     """
     check_wave(wave, f'wave to write to {self._path}')
-    pcm = np.clip(np.rint(wave * 2.0**15), -(2**15), 2**15 - 1).astype('<i2').tobytes()
-    self._bytes += len(pcm)
+    content = pcm(wave)
+    self._bytes += len(content)
     with self._explained():
-      self._put(pcm)
+      self._put(content)
       if self._fixed:
         self._file.seek(0)
-        self._put(self._header(self._bytes))
+        self._put(wav_header(self._rate, self._bytes))
         self._file.seek(0, os.SEEK_END)
 
   def close(self) -> None:
@@ -163,13 +182,6 @@ class WavWriter:
   def _put(self, content: bytes) -> None:
     self._file.write(content)
     self._file.flush()  # for those who listen meanwhile
-
-  def _header(self, size: int) -> bytes:
-    """What stands before `size` bytes of samples."""
-    layout = 1, 1, self._rate, 2 * self._rate, 2, 16  # PCM, mono, bytes a second and a sample
-    form = b'WAVEfmt ' + struct.pack('<IHHIIHH', 16, *layout)
-    whole = min(size + len(form) + 8, _OPEN)
-    return b'RIFF' + struct.pack('<I', whole) + form + b'data' + struct.pack('<I', size)
 
   @contextlib.contextmanager
   def _explained(self):

@@ -27,7 +27,8 @@ def read(checkpoint: str | pathlib.Path) -> list[dict[str, Any]]:
   for line in lines:
     try:
       report = json.loads(line)
-      reports[report['step']] = report
+      # Evaluations have lines of their own.
+      reports[report['step']] = reports.get(report['step'], {}) | report
     except (json.JSONDecodeError, KeyError, TypeError):
       continue
   return [reports[step] for step in sorted(reports)]

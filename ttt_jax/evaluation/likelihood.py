@@ -12,24 +12,57 @@ to their end: there it is scored too.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
 
 from data_pipelines.stream import rows
 from ttt_jax import batch as batch_lib
-from ttt_jax import chat
+from ttt_jax import chat, losses, sharding
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import laid as laid_lib
 from ttt_jax.diffusion import two_stream
 from ttt_jax.model import transformer
-from ttt_jax.training import step
+from ttt_jax.ops import cross_entropy
 
 _BATCH = 32
 _LENGTH_MULTIPLE = 64
+
+
+class Sums(NamedTuple):
+  """Of one document; rates are ratios of such sums.
+
+  Attributes:
+    text_nats: negative log-likelihood of its text targets.
+    text_targets: how many there are.
+    audio_nats: bound on that of its response spans.
+    audio_tokens: how many tokens these have, their ends included.
+  """
+
+  text_nats: float
+  text_targets: float
+  audio_nats: float
+  audio_tokens: float
+
+
+class Read(NamedTuple):
+  """A document as it is scored.
+
+  Attributes:
+    laid: its clean text and its noisy groups.
+    audio_tokens: of its response spans.
+  """
+
+  laid: laid_lib.Laid
+  audio_tokens: int
 
 
 def exact_counts(
@@ -53,76 +86,102 @@ def exact_counts(
   return rank < counts[copies.group], (counts / copies.sizes)[copies.group]
 
 
-def measure(
-  model: transformer.Transformer,
-  params: Any,
-  documents: Sequence[chat.Document],
-  vocabulary: vocabulary_lib.Vocabulary,
-  mask: config_lib.Mask,
-  objective: config_lib.Objective,
-  samples: int = 4,
-  seed: int = 0,
-) -> dict[str, float]:
-  """Nats a token of the documents' targets.
+class Scorer:
+  """Takes likelihoods with one network and whatever parameters it is given."""
 
-  Args:
-    model: the network.
-    params: its parameters.
-    documents: held-out documents.
-    vocabulary: their ids.
-    mask: as in training.
-    objective: says whether targets are predicted among the ids of their class alone, and
-      whether blocks were trained to their end.
-    samples: draws of k for each group; they are spread evenly over 1..n.
-    seed: of the draws.
+  def __init__(
+    self,
+    model: transformer.Transformer,
+    vocabulary: vocabulary_lib.Vocabulary,
+    mask: config_lib.Mask,
+    objective: config_lib.Objective,
+    mesh: Mesh | None = None,
+  ):
+    """Compiles nothing yet.
 
-  Returns:
-    `text_nats` a text target, `audio_bound` nats an audio token, and how many there were:
-    `text_targets`, `audio_tokens`; a rate whose count is 0 is left out.
-  """
-  padded = objective.streams == 2
-  objective = dataclasses.replace(
-    objective,
-    **{'normalization': 'token', 'z_loss': 0.0, 'banom': 0.0, 'ppm': 0.0},
-    **{'layout': 'two_stream', 'copies': samples},
-  )
-  rng = np.random.default_rng(seed)
-  laid, audio_tokens = [], 0
-  for document in documents:
-    audio_tokens += int(np.diff(document.spans[document.responses]).sum())
-    copies = two_stream.copy(
-      document, two_stream.block_of(mask), samples, vocabulary, padded=padded
+    Args:
+      model: the network.
+      vocabulary: its ids.
+      mask: as in training.
+      objective: says whether targets are predicted among the ids of their class alone, and
+        whether blocks were trained to their end.
+      mesh: on which the parameters lie, as in training; by default on one device.
+    """
+    self._padded = objective.streams == 2
+    self._objective = dataclasses.replace(
+      objective,
+      **{'normalization': 'token', 'z_loss': 0.0, 'banom': 0.0, 'ppm': 0.0},
+      layout='two_stream',
     )
-    masked, level = exact_counts(copies, samples, rng)
-    how = mask, objective, vocabulary
-    laid.append(two_stream.lay(document, copies, masked, level, 1 / level, *how))
-  score = jax.jit(_scorer(model, vocabulary, objective))
-  totals = [score(params, batch) for batch in _batches(laid, objective)]
-  text, audio, targets = np.array(jax.device_get(totals), np.float64).reshape(-1, 3).sum(0)
-  out = {'text_targets': int(targets), 'audio_tokens': audio_tokens}
-  if targets:
-    out['text_nats'] = float(text / targets)
-  if audio_tokens:
-    out['audio_bound'] = float(audio / audio_tokens)
-  return out
+    self._vocabulary, self._mask, self._mesh = vocabulary, mask, mesh
+    self._size, self._multiple = _BATCH, _LENGTH_MULTIPLE
+    where = None
+    if mesh:
+      where = sharding.replicated(mesh)
+      self._size = math.lcm(_BATCH, sharding.rows_of(mesh))
+      self._multiple = math.lcm(_LENGTH_MULTIPLE, mesh.shape['sequence'])
+    score = functools.partial(_score, model, vocabulary, self._objective)
+    self._score = jax.jit(score, out_shardings=where)
+
+  def read(self, document: chat.Document, samples: int, seed: int) -> Read:
+    """Lays a document out.
+
+    Args:
+      document: held out.
+      samples: draws of k for each group; they are spread evenly over 1..n.
+      seed: of the draws.
+    """
+    objective = dataclasses.replace(self._objective, copies=samples)
+    block = two_stream.block_of(self._mask)
+    copies = two_stream.copy(document, block, samples, self._vocabulary, padded=self._padded)
+    masked, level = exact_counts(copies, samples, np.random.default_rng(seed))
+    how = self._mask, objective, self._vocabulary
+    laid = two_stream.lay(document, copies, masked, level, 1 / level, *how)
+    return Read(laid, int(np.diff(document.spans[document.responses]).sum()))
+
+  def score(self, params: Any, documents: Sequence[Read]) -> list[Sums]:
+    """The sums of some documents, of which those of like length are read together."""
+    lengths = [len(one.laid.inputs) for one in documents]
+    order = np.argsort(lengths, kind='stable')
+    found = np.zeros((len(documents), 3))
+    for first in range(0, len(order), self._size):
+      chosen = order[first : first + self._size]
+      batch = self._batch([documents[number].laid for number in chosen])
+      found[chosen] = self._on_devices(params, batch)[: len(chosen)]
+    return [
+      Sums(float(text), float(targets), float(audio), float(one.audio_tokens))
+      for one, (text, targets, audio) in zip(documents, found)
+    ]
+
+  def _batch(self, chosen: Sequence[laid_lib.Laid]) -> batch_lib.Batch:
+    """One document a row."""
+    longest = max(len(laid.inputs) for laid in chosen)
+    length = -(-longest // self._multiple) * self._multiple
+    made = [rows.pack([laid], length, self._objective) for laid in chosen]
+    made += [batch_lib.empty(length, self._objective.streams)] * (self._size - len(made))
+    return batch_lib.Batch(*(np.stack(arrays) for arrays in zip(*made)))
+
+  def _on_devices(self, params: Any, batch: batch_lib.Batch) -> np.ndarray:
+    """float32 [B, 3], of each row."""
+    if not self._mesh:
+      return jax.device_get(self._score(params, batch))
+    number, parts = sharding.shard_of_process(self._mesh, self._size)
+    part = self._size // parts
+    own = jax.tree.map(lambda array: array[number * part : (number + 1) * part], batch)
+    with jax.set_mesh(self._mesh), nn.logical_axis_rules(sharding.RULES):
+      batch = sharding.put_batch(own, self._mesh, self._size)
+      return jax.device_get(self._score(params, batch))
 
 
-def _scorer(model, vocabulary, objective):
-  def score(params, batch):
-    _, sums = step.loss(model, vocabulary, objective, params, batch)
-    return sums.text_loss, sums.objective - sums.text_loss, sums.text_count
-
-  return score
-
-
-def _batches(
-  documents: list[laid_lib.Laid], objective: config_lib.Objective
-) -> Iterator[batch_lib.Batch]:
-  """One document a row, those of like length together."""
-  ordered = sorted(documents, key=lambda laid: len(laid.inputs))
-  for first in range(0, len(ordered), _BATCH):
-    chosen = ordered[first : first + _BATCH]
-    length = -(-len(chosen[-1].inputs) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-    made = [rows.pack([one], length, objective) for one in chosen]
-    made += [batch_lib.empty(length, objective.streams)] * (_BATCH - len(made))
-    yield batch_lib.Batch(*(np.stack(arrays) for arrays in zip(*made)))
+def _score(model, vocabulary, objective, params, batch) -> jax.Array:
+  """float32 [B, 3]: nats of text, number of text targets, and nats of audio, of each row."""
+  variables = {'params': params}
+  view = batch.inputs, batch.positions, batch.kv_start, batch.kv_end
+  hidden = model.apply(variables, *view, method='hidden')
+  head = model.apply(variables, method='output_layer')
+  options = losses.options(vocabulary, objective, model.config)
+  _, scores = cross_entropy.cross_entropy(hidden, head, batch.targets, batch.weights, options)
+  text = (batch.weights > 0) & (batch.targets < vocabulary.audio_start)
+  nats = batch.weights * scores.loss
+  parts = jnp.where(text, nats, 0), text, jnp.where(text, 0, nats)
+  return jnp.stack([jnp.sum(part, 1, dtype=jnp.float32) for part in parts], 1)

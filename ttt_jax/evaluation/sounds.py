@@ -1,12 +1,12 @@
-"""Speech to listen to and to look at: players, spectrograms and transcripts."""
+"""Speech to listen to and to look at: of an item the reference and all models, side by side."""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ttt_jax import assets as assets_lib
-from ttt_jax.evaluation import judge, transcripts
+from ttt_jax.evaluation import transcripts
 from ttt_jax.pages import markup, sound
 from ttt_jax.pages.markup import element
 
@@ -14,25 +14,42 @@ _BUDGET = 3_600_000  # bytes of samples that a report may hold
 _LONGEST = 6.0  # seconds of a waveform that are kept: one that runs on dwarfs the others
 
 
-def spread(items: Sequence[judge.Heard], count: int) -> list[judge.Heard]:
-  """Up to `count` of the items, evenly spaced: nobody chose them."""
-  count = min(count, len(items))
-  return [items[i * len(items) // count] for i in range(count)]
+class Sound(NamedTuple):
+  """One waveform.
 
-
-def cards(
-  items: Sequence[judge.Heard], sample_rate: int, questions: Mapping[str, str]
-) -> list[markup.Html]:
-  """One card an item.
-
-  Args:
-    items: what is shown.
-    sample_rate: of all their waveforms.
-    questions: for keys of items that answer one, its text.
+  Attributes:
+    name: whose it is.
+    wave: float32 [S].
+    heard: what the listener makes of it; None where nobody listened.
   """
-  waves = [w for item in items for w in (item.original, item.codec, item.wave)]
-  limit = _limit([len(w) for w in waves], sample_rate)
-  return [_card(item, sample_rate, limit, questions.get(item.key)) for item in items]
+
+  name: str
+  wave: np.ndarray
+  heard: str | None
+
+
+class Card(NamedTuple):
+  """One item.
+
+  Attributes:
+    task: its task.
+    item: its name.
+    about: what else is known of it, for people.
+    reference: what should be heard.
+    sounds: reference speech and models.
+  """
+
+  task: str
+  item: str
+  about: Mapping[str, str]
+  reference: str
+  sounds: Sequence[Sound]
+
+
+def cards(items: Sequence[Card], sample_rate: int) -> list[markup.Html]:
+  """One card an item, all waveforms at one sample rate."""
+  limit = _limit([len(s.wave) for item in items for s in item.sounds], sample_rate)
+  return [_card(item, sample_rate, limit) for item in items]
 
 
 def _limit(lengths: Sequence[int], sample_rate: int) -> int:
@@ -43,62 +60,36 @@ def _limit(lengths: Sequence[int], sample_rate: int) -> int:
   return limit
 
 
-def _card(item: judge.Heard, sample_rate: int, limit: int, question: str | None) -> markup.Html:
-  answers = item.task == assets_lib.ANSWER
-  about = {}
-  if question:
-    about['Question'] = question
-  about['Should say'] = item.reference
-  if answers:
-    about['Wrote'] = item.text
-  if not item.complete:
-    about['Ended'] = 'by a limit, not by itself'
-  sounds = (
-    ('Original speech', item.original, item.heard_original),
-    ('Codec alone', item.codec, item.heard_codec),
-    ('The model', item.wave, item.heard),
-  )
-  longest = max(1, *(min(len(samples), limit) for _, samples, _ in sounds))
-  parts = [
-    _sound(
-      f'{name}: {item.key}', name, samples, heard, item.reference, sample_rate, limit, longest
-    )
-    for name, samples, heard in sounds
-  ]
+def _card(item: Card, sample_rate: int, limit: int) -> markup.Html:
+  longest = max(1, *(min(len(one.wave), limit) for one in item.sounds))
+  parts = [_sound(item, one, sample_rate, limit, longest) for one in item.sounds]
   head = element(
-    'header',
-    element('span', 'answer' if answers else 'speak', class_='badge'),
-    element('code', item.key),
+    'header', element('span', item.task, class_='badge'), element('code', item.item)
   )
   return element(
     'article',
     head,
-    markup.definitions(about),
+    markup.definitions(dict(item.about)),
     element('div', *parts, class_='sounds'),
     class_='card',
   )
 
 
-def _sound(
-  label: str,
-  name: str,
-  samples: np.ndarray,
-  heard: str,
-  reference: str,
-  sample_rate: int,
-  limit: int,
-  longest: int,
-) -> markup.Html:
+def _sound(item: Card, one: Sound, sample_rate: int, limit: int, longest: int) -> markup.Html:
   """One waveform; `longest` samples fill the width."""
-  if not samples.size:
+  if not one.wave.size:
     silent = element('p', 'no sound', class_='quiet')
-    return element('section', element('h4', name), silent)
-  seconds, shown = len(samples) / sample_rate, samples[:limit]
+    return element('section', element('h4', one.name), silent)
+  seconds, shown = len(one.wave) / sample_rate, one.wave[:limit]
   length = f'{seconds:.1f} s'
-  if len(shown) < len(samples):
+  if len(shown) < len(one.wave):
     length = f'first {len(shown) / sample_rate:.1f} s of {length}'
-  player = sound.player(shown, sample_rate, f'{label}, {length}', len(shown) / longest)
-  said = element('p', 'Heard: ', transcripts.marked(reference, heard), class_='said')
-  title = element('h4', name, ' ', element('small', length))
-  verdict = element('p', transcripts.score(reference, heard))
-  return element('section', title, player, said, verdict)
+  label = f'{one.name}: {item.item}, {length}'
+  player = sound.player(shown, sample_rate, label, len(shown) / longest)
+  title = element('h4', one.name, ' ', element('small', length))
+  parts = [title, player]
+  if one.heard is not None:
+    marked = transcripts.marked(item.reference, one.heard)
+    parts.append(element('p', 'Heard: ', marked, class_='said'))
+    parts.append(element('p', transcripts.score(item.reference, one.heard)))
+  return element('section', *parts)

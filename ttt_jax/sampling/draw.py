@@ -44,7 +44,7 @@ def keys(seeds: jax.Array, counts: jax.Array, places: int) -> jax.Array:
 
 
 def draw(
-  logits: jax.Array, keys: jax.Array, sampling: config_lib.Sampling
+  logits: jax.Array, keys: jax.Array, temperature: jax.Array, sampling: config_lib.Sampling
 ) -> tuple[jax.Array, jax.Array]:
   """One id a position, and how early it should be revealed.
 
@@ -54,17 +54,24 @@ def draw(
   Args:
     logits: float32 [B, K, V], -inf where an id may not be drawn.
     keys: random keys [B, K].
-    sampling: temperature, what is kept, and the order of revealing.
+    temperature: float32 [B].
+    sampling: what is kept, and the order of revealing.
 
   Returns:
     int32 [B, K] and float32 [B, K]: the probability that the model gives the id (before
     temperature and what follows from it), or noise where `order` is 'random'.
   """
-  noisy = logits
-  if sampling.temperature > 0:
+  warm = temperature[:, None, None] > 0
+
+  def noisy():
     noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[2:])))(keys)
-    noisy = likeliest(logits / sampling.temperature, sampling.top_k, sampling.top_p) + noise
-  ids = jnp.argmax(noisy, -1).astype(jnp.int32)
+    # From their top, so that no temperature, however small, makes two of them infinite.
+    below = logits - logits.max(-1, keepdims=True)
+    scaled = below / jnp.where(warm, temperature[:, None, None], 1)
+    return jnp.where(warm, likeliest(scaled, sampling.top_k, sampling.top_p) + noise, logits)
+
+  # Noise costs as much as a small network: none is made where nobody wants it.
+  ids = jnp.argmax(jax.lax.cond(warm.any(), noisy, lambda: logits), -1).astype(jnp.int32)
   if sampling.order == 'random':
     return ids, jax.vmap(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 0))))(
       keys

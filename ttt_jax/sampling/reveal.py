@@ -3,17 +3,19 @@
 import jax
 import jax.numpy as jnp
 
-from ttt_jax import config as config_lib
-
 
 def choose(
-  priority: jax.Array, masked: jax.Array, step: jax.Array, sampling: config_lib.Sampling
+  priority: jax.Array,
+  masked: jax.Array,
+  step: jax.Array,
+  steps: jax.Array,
+  threshold: jax.Array,
 ) -> jax.Array:
   """The masked tokens to reveal now.
 
-  Without a threshold these are an equal share of the block, the foremost first. Steps beyond
-  one a token would reveal nothing, so there are none. With one (Fast-dLLM, arXiv 2505.22618)
-  they are all whose priority is over it, and the foremost in any case.
+  Without a threshold these are an equal share of the block, the foremost first. With one
+  (Fast-dLLM, arXiv 2505.22618) they are all whose priority is over it, and the foremost in
+  any case.
 
   One token a step in random order is the first-hitting sampler (arXiv 2409.02908): a network
   that is not told the time needs no times.
@@ -23,16 +25,15 @@ def choose(
       of equal ones the first goes before.
     masked: bool [B, K].
     step: int32 [B], from 0.
-    sampling: block size (K), steps and threshold.
+    steps: int32 [B], of a block; K at most.
+    threshold: float32 [B]; 0 is none.
 
   Returns:
     bool [B, K]; as many as there are where fewer than the share are masked.
   """
-  size = sampling.block_size
-  steps = min(sampling.steps_per_block, size)
+  size = priority.shape[1]
   share = size * (step + 1) // steps - size * step // steps
   order = jnp.argsort(jnp.where(masked, -priority, jnp.inf), -1, stable=True)
   rank = jnp.argsort(order, -1)
-  if sampling.threshold > 0:
-    return masked & ((priority > sampling.threshold) | (rank == 0))
-  return masked & (rank < share[:, None])
+  over = (priority > threshold[:, None]) | (rank == 0)
+  return masked & jnp.where(threshold[:, None] > 0, over, rank < share[:, None])

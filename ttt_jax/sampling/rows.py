@@ -9,6 +9,7 @@ final then: those of text at once, those of audio when its span is finished, or 
 attention when its blocks of the mask are. A pass of the network reads the rest, the window.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -24,6 +25,20 @@ from ttt_jax.sampling import reveal
 _NEVER = 2**30  # a position beyond all
 
 
+class Request(NamedTuple):
+  """A prompt, and how it is to be answered.
+
+  Attributes:
+    prompt: int [n].
+    seed: for drawing.
+    sampling: settings, which may differ from those of others in `config.OF_A_REQUEST`.
+  """
+
+  prompt: np.ndarray
+  seed: int
+  sampling: config_lib.Sampling
+
+
 class Rows(NamedTuple):
   """One answer a row.
 
@@ -37,6 +52,10 @@ class Rows(NamedTuple):
     step: int32 [B], diffusion steps done in it.
     audio: bool [B], whether audio is wanted next.
     text_left: int32 [B], text tokens that may yet be written.
+    max_audio: int32 [B], audio tokens of one span.
+    steps: int32 [B], diffusion steps of a block, its tokens at most.
+    threshold: float32 [B], of `reveal.choose`.
+    temperature: float32 [B], of `draw.draw`.
     seed: uint32 [B], for drawing.
     count: int32 [B], passes so far.
     live: bool [B], the answer goes on.
@@ -54,6 +73,10 @@ class Rows(NamedTuple):
   step: jax.Array
   audio: jax.Array
   text_left: jax.Array
+  max_audio: jax.Array
+  steps: jax.Array
+  threshold: jax.Array
+  temperature: jax.Array
   seed: jax.Array
   count: jax.Array
   live: jax.Array
@@ -99,37 +122,47 @@ class Machine(NamedTuple):
   sampling: config_lib.Sampling
   mask: config_lib.Mask
 
-  def start(self, prompts: list[np.ndarray], seeds: list[int], size: int, length: int) -> Rows:
-    """Rows behind `prompts` (int [n] each), the others idle; numpy, [size, length]."""
-    tokens, numbers = np.zeros((size, length), np.int32), np.zeros(size, np.int32)
-    kv_end = np.tile(np.arange(1, length + 1, dtype=np.int32), (size, 1))
-    lengths, seed, live = numbers.copy(), np.zeros(size, np.uint32), np.zeros(size, bool)
-    condition = np.zeros((size, length), bool) if self.sampling.guidance else None
-    for i, prompt in enumerate(prompts):
-      spans = self.vocabulary.spans(prompt)
-      groups = mask_lib.document_groups(prompt, spans, self.mask, self.vocabulary)
-      tokens[i, : len(prompt)], kv_end[i, : len(prompt)] = prompt, mask_lib.group_ends(groups)
-      lengths[i], seed[i], live[i] = len(prompt), seeds[i], True
-      if condition is not None:
-        responses = ~self.vocabulary.is_prompt(prompt, spans)
-        hidden = corruption.condition(prompt, spans, responses, self.vocabulary)
-        condition[i, : len(prompt)] = hidden
-    return Rows(
-      tokens=tokens,
-      kv_end=kv_end,
-      length=lengths,
+  def start(self, requests: Sequence[Request], size: int, length: int) -> Rows:
+    """Rows behind the prompts of `requests`, the others idle; numpy, [size, length]."""
+    sampling, numbers = self.sampling, np.zeros(size, np.int32)
+    rows = Rows(
+      tokens=np.zeros((size, length), np.int32),
+      kv_end=np.tile(np.arange(1, length + 1, dtype=np.int32), (size, 1)),
+      length=numbers.copy(),
       settled=numbers,
       span=numbers + _NEVER,
       block=numbers,
       step=numbers,
       audio=np.zeros(size, bool),
-      text_left=numbers + self.sampling.max_text,
-      seed=seed,
+      text_left=numbers + sampling.max_text,
+      max_audio=numbers + sampling.max_audio,
+      steps=numbers + 1,
+      threshold=np.zeros(size, np.float32),
+      temperature=np.zeros(size, np.float32),
+      seed=np.zeros(size, np.uint32),
       count=numbers,
-      live=live,
+      live=np.zeros(size, bool),
       complete=np.ones(size, bool),
-      condition=condition,
+      condition=np.zeros((size, length), bool) if sampling.guidance else None,
     )
+    for i, request in enumerate(requests):
+      self._start(rows, i, request)
+    return rows
+
+  def _start(self, rows: Rows, i: int, request: Request) -> None:
+    """Writes a request into row `i` of `rows`, numpy."""
+    prompt, own = request.prompt, request.sampling
+    spans, n = self.vocabulary.spans(prompt), len(prompt)
+    groups = mask_lib.document_groups(prompt, spans, self.mask, self.vocabulary)
+    rows.tokens[i, :n], rows.kv_end[i, :n] = prompt, mask_lib.group_ends(groups)
+    rows.length[i], rows.live[i], rows.seed[i] = n, True, request.seed
+    rows.text_left[i], rows.max_audio[i] = own.max_text, own.max_audio
+    # More steps than one a token would reveal nothing.
+    rows.steps[i] = min(own.steps_per_block, self.sampling.block_size)
+    rows.threshold[i], rows.temperature[i] = own.threshold, own.temperature
+    if rows.condition is not None:
+      responses = ~self.vocabulary.is_prompt(prompt, spans)
+      rows.condition[i, :n] = corruption.condition(prompt, spans, responses, self.vocabulary)
 
   def begin(self, rows: Rows) -> Rows:
     """Opens a span in rows that `start` made, where the prompt ends by beginning audio."""
@@ -209,7 +242,7 @@ class Machine(NamedTuple):
     sampling, mask = self.sampling, self.vocabulary.mask
     place = rows.block[:, None] + jnp.arange(sampling.block_size)
     block = jnp.take_along_axis(rows.tokens, place, 1, mode='clip')
-    chosen = reveal.choose(priority, block == mask, rows.step, sampling)
+    chosen = reveal.choose(priority, block == mask, rows.step, rows.steps, rows.threshold)
     block = jnp.where(chosen, ids, block)
     settled = rows.span
     if self.mask.audio == 'block':
@@ -233,7 +266,7 @@ class Machine(NamedTuple):
       audio=text,
       complete=text,
     )
-    full = rows.length - rows.span + size > self.sampling.max_audio
+    full = rows.length - rows.span + size > rows.max_audio
     return _select(ends.any(1), cut, _select(full, forced, self._block(rows)))
 
 

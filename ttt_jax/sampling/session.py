@@ -13,7 +13,8 @@ from ttt_jax import chat, checkpoint
 from ttt_jax import config as config_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.model import transformer
-from ttt_jax.sampling import decoder, writing
+from ttt_jax.sampling import decoder
+from ttt_jax.sampling import pieces as pieces_lib
 
 Recording = tuple[np.ndarray, int]
 
@@ -30,22 +31,6 @@ class Reply(NamedTuple):
   text: str
   wave: np.ndarray
   complete: bool
-
-
-class Piece(NamedTuple):
-  """What has become final of an answer: together they are a `Reply`.
-
-  Attributes:
-    kind: 'text', 'audio', 'end' of a span of audio, or 'done'.
-    text: a piece of text; empty in the other kinds.
-    wave: float32 [S], a piece of audio; likewise.
-    complete: false in 'done' where a limit ended the answer.
-  """
-
-  kind: str
-  text: str = ''
-  wave: np.ndarray = np.zeros(0, np.float32)
-  complete: bool = True
 
 
 class Session:
@@ -111,7 +96,7 @@ class Session:
       UserError: the model knows no such task or voice, its codec cannot do what is needed, or
         the recording is none or too long.
     """
-    prompt = self._prompt(task, said, voice, 'decode')
+    prompt = self.prompt(task, said, voice, 'decode')
     (answer,) = self.decoder([prompt], [self.seed])
     parts = self.assets.template.parts(answer.tokens)
     text = ''.join(part for part in parts if isinstance(part, str))
@@ -119,12 +104,29 @@ class Session:
     wave = [self.assets.codec.decode(part) for part in codes]
     return Reply(text, np.concatenate([np.zeros(0, np.float32), *wave]), answer.complete)
 
-  def stream(self, task: str, said: str | Recording, voice: int = 0) -> Iterator[Piece]:
+  def stream(
+    self, task: str, said: str | Recording, voice: int = 0
+  ) -> Iterator[pieces_lib.Piece]:
     """The same answer, piece by piece as it becomes final; `reply` has the arguments."""
-    prompt = self._prompt(task, said, voice, 'stream')
-    return self._pieces(self.decoder.stream(prompt, self.seed))
+    prompt = self.prompt(task, said, voice, 'stream')
+    return self._stream(prompt)
 
-  def _prompt(self, task: str, said: str | Recording, voice: int, ability: str) -> np.ndarray:
+  def _stream(self, prompt: np.ndarray) -> Iterator[pieces_lib.Piece]:
+    pieces = pieces_lib.Pieces(self.assets)
+    for event in self.decoder.stream(prompt, self.seed):
+      yield from pieces.push(event)
+
+  def prompt(
+    self, task: str, said: str | Recording, voice: int = 0, ability: str = 'stream'
+  ) -> np.ndarray:
+    """What the decoder answers, int32 [n]; `reply` has the other arguments.
+
+    Args:
+      task: see there.
+      said: see there.
+      voice: see there.
+      ability: what the codec must be able to do, 'decode' or 'stream', where audio is wanted.
+    """
     system = self.assets.prompt(task, voice)
     if task != assets_lib.TRANSCRIBE:
       self.assets.codec.require(ability)
@@ -143,19 +145,3 @@ class Session:
         f'has room for {longest:.1f} s at most: cut the recording'
       )
     return codec.encode(wave, sample_rate)
-
-  def _pieces(self, events: Iterator[decoder.Event]) -> Iterator[Piece]:
-    vocabulary, sound = self.assets.vocabulary, None
-    text = writing.Writing(self.assets.tokenizer)
-    for event in events:
-      if written := text.push(event.tokens) if event.kind == 'text' else text.flush():
-        yield Piece('text', text=written)
-      if event.kind == 'audio':
-        sound = sound or self.assets.codec.decoder()
-        wave = sound.push(vocabulary.to_codes(event.tokens))
-      elif event.kind == 'end':
-        wave = sound.flush()
-      if event.kind in ('audio', 'end') and len(wave):
-        yield Piece('audio', wave=wave)
-      if event.kind in ('end', 'done'):
-        yield Piece(event.kind, complete=event.complete)

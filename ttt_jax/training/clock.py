@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-PARTS = ('step', 'start', 'compile', 'data', 'save', 'rest')
+PARTS = ('step', 'start', 'compile', 'data', 'save', 'evaluate', 'rest')
 
 
 class Clock:
@@ -17,6 +17,7 @@ class Clock:
     compile  the first call of the step: tracing, compiling and dispatching it
     data     waiting for a batch, and sending it to the devices
     save     saving a checkpoint, as far as it keeps the host
+    evaluate judging the model
     rest     all else: dispatching, reports, traces
 
   Attributes:

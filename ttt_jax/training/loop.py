@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
@@ -38,11 +39,17 @@ class Feed(NamedTuple):
   records: Callable[[int], list[str]]
 
 
+# Judges a model: from its assets, the mesh that parameters lie on, the step and the parameters
+# to figures by name. All processes call it; figures of the first one are written.
+Judge = Callable[[assets_lib.Assets, Mesh, int, Any], dict[str, float]]
+
+
 def train(
   config: config_lib.Config,
   feed: Feed,
   workdir: str | pathlib.Path,
   profiled: range = range(0),
+  judge: Judge | None = None,
   allowed: Sequence[str] = (),
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
@@ -58,6 +65,7 @@ def train(
     feed: the data.
     workdir: folder of the run.
     profiled: steps of which a trace is written (see `trace`).
+    judge: is asked every `config.evaluation.every` steps, and at the end.
     allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
@@ -89,6 +97,11 @@ def train(
     skipped = functools.partial(_note_skipped, workdir, feed)
     follower = follow.Follower(clock, writer, config, size, mesh.devices.flat, skipped)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
+
+    def evaluate(number: int, params: Any) -> None:
+      writer.write(number, judge(assets, mesh, number, params))
+
+    every = config.evaluation.every if judge else 0
     watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
     with stopping.Notice(config.guard.grace) as notice, watch:
       with contextlib.closing(follower), contextlib.closing(tracer):
@@ -103,6 +116,8 @@ def train(
           tracer,
           notice,
           watch,
+          every,
+          evaluate,
         )
       clock.enter('save')
       store.finish()
@@ -189,6 +204,8 @@ def run(
   tracer: trace.Tracer,
   notice: stopping.Notice,
   watch: watchdog.Watchdog,
+  every: int = 0,
+  evaluate: Callable[[int, Any], None] | None = None,
 ) -> state.State:
   """Takes a step for each batch, or until it is told to stop, and returns the last state.
 
@@ -205,6 +222,8 @@ def run(
     tracer: of some of the steps.
     notice: of the wish to stop, in this process.
     watch: is told that something happens.
+    every: steps between evaluations, of which one is at the end; 0: none.
+    evaluate: is given the number of the step and the parameters.
   """
   first = int(current.step) + 1
   clock.enter('data')
@@ -223,7 +242,12 @@ def run(
       clock.enter('save')
       store.save(number, current.params, current.optimizer)
       watch.alive()
-    if follower.stop:
+    if follower.stop and number < train.steps:
       break
+    if every and (number % every == 0 or number == train.steps):
+      follower.catch_up()
+      clock.enter('evaluate')
+      evaluate(number, current.params)
+      watch.alive()
     clock.enter('data')
   return current

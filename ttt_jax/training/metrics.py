@@ -68,8 +68,8 @@ def speed(
                        host waited for data
     compile_seconds    of the first call of the step; in the first report alone
 
-  Time is all that was spent but `start` and `compile`, which come once: for waiting and for
-  saving, the speed goes down.
+  Time is all that was spent but `start` and `compile`, which come once, and `evaluate`: for
+  waiting and for saving, the speed goes down.
 
   Args:
     sums: over the steps.
@@ -77,7 +77,7 @@ def speed(
     spent: seconds of each part of the clock.
     yardstick: what `mfu` is relative to.
   """
-  seconds = sum(spent.values()) - spent['start'] - spent['compile']
+  seconds = sum(spent.values()) - sum(spent[p] for p in ('start', 'compile', 'evaluate'))
   out = {
     'step_seconds': spent['step'] / steps,
     'tokens_per_second': float(sums.filled / seconds),
@@ -144,7 +144,9 @@ class Writer:
     self._book.note(step)
     shown = ('text_loss', 'audio_loss', 'audio_accuracy')
     parts = {name: f'{figures[name]:.3f}' for name in shown if name in figures}
-    self._bar.set_postfix(parts | {'tok/s': f'{figures["tokens_per_second"]:.0f}'})
+    if 'tokens_per_second' in figures:
+      parts |= {'tok/s': f'{figures["tokens_per_second"]:.0f}'}
+      self._bar.set_postfix(parts)
 
   def _show(self, step: int, figures: dict[str, float]) -> None:
     """Writes the tensorboard files, here: a thread of tensorboardX would die of a full disk."""

@@ -14,14 +14,18 @@ def train(
   config: config_lib.Config,
   workdir: str | pathlib.Path,
   profiled: range = range(0),
+  judge: loop.Judge | None = None,
+  kind: type[rows.Rows] = rows.Rows,
   allowed: Sequence[str] = (),
 ) -> state.State:
   """Opens the data sets that `config.data` names and trains on it in `workdir`.
 
   Args:
-    config: all settings.
+    config: the settings.
     workdir: folder of the run.
-    profiled: steps of which a trace is written (see `trace`).
+    profiled: steps of which traces are written (see `trace`).
+    judge: is asked as `loop.train` says.
+    kind: of rows that documents are made into; others are for comparison.
     allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
@@ -30,7 +34,7 @@ def train(
   """
   data = config.data
   sources = mixture.open_all(data)
-  stream = rows.Rows(sources, data, config.mask, config.objective, config.seed)
+  stream = kind(sources, data, config.mask, config.objective, config.seed)
   for source, deck, about in zip(sources, stream.plan.decks, stream.plan.epochs()):
     logging.info(
       '%s: %d records, %.1f %% of all that come, once in about %.0f steps',
@@ -63,4 +67,4 @@ def train(
 
   fingerprints = [source.fingerprint for source in sources]
   feed = loop.Feed(sources[0].assets, fingerprints, batches, records)
-  return loop.train(config, feed, workdir, profiled, allowed)
+  return loop.train(config, feed, workdir, profiled, judge, allowed)

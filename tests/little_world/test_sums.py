@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.little_world import sentences
+from data_pipelines.little_world import sums
 
 # Written out a second time, on purpose.
 ORDER = (
@@ -31,7 +31,7 @@ def _work_out(text):
 
 
 def test_every_answer_is_right():
-  world = sentences.make_world(0, 0, seed=0)
+  world = sums.make_world(0, 0, seed=0)
   for question in world.train_questions + world.test_questions:
     assert VALUE[question.answer] == _work_out(question.text) == eval(question.fact)
 
@@ -39,7 +39,7 @@ def test_every_answer_is_right():
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32))
 def test_each_fact_has_one_phrasing_held_out(seed):
-  world = sentences.make_world(0, 0, seed)
+  world = sums.make_world(0, 0, seed)
   test = {q.fact: q.text for q in world.test_questions}
   assert len(test) == len(world.test_questions) == 155
   assert sum('+' in fact for fact in test) == 100
@@ -52,7 +52,7 @@ def test_each_fact_has_one_phrasing_held_out(seed):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 2**32))
 def test_strings_are_as_many_as_asked_for_and_kept_apart(num_train, num_test, seed):
-  world = sentences.make_world(num_train, num_test, seed)
+  world = sums.make_world(num_train, num_test, seed)
   assert (len(world.train_strings), len(world.test_strings)) == (num_train, num_test)
   strings = world.train_strings + world.test_strings
   assert len(set(strings)) == len(strings)
@@ -64,35 +64,35 @@ def test_strings_are_as_many_as_asked_for_and_kept_apart(num_train, num_test, se
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 50), st.integers(0, 99))
 def test_more_training_adds_and_changes_nothing(fewer, extra, num_test, seed):
-  small = sentences.make_world(fewer, num_test, seed)
-  large = sentences.make_world(fewer + extra, num_test, seed)
+  small = sums.make_world(fewer, num_test, seed)
+  large = sums.make_world(fewer + extra, num_test, seed)
   assert large.train_strings[:fewer] == small.train_strings
   assert large.test_strings == small.test_strings
   assert large.test_questions == small.test_questions
 
 
 def test_seeds_matter_and_draws_are_even():
-  world = sentences.make_world(5000, 0, seed=0)
-  assert world != sentences.make_world(5000, 0, seed=1)
-  assert world == sentences.make_world(5000, 0, seed=0)
+  world = sums.make_world(5000, 0, seed=0)
+  assert world != sums.make_world(5000, 0, seed=1)
+  assert world == sums.make_world(5000, 0, seed=0)
   lengths = [len(s.split()) for s in world.train_strings]
   for length in range(4, 8):
     assert 850 < lengths.count(length) < 1250
   first = [s.split()[0] for s in world.train_strings]
-  assert all(400 < first.count(digit) < 600 for digit in sentences.DIGITS)
+  assert all(400 < first.count(digit) < 600 for digit in sums.DIGITS)
   held_out = [q.text.split()[0] for q in world.test_questions]
   assert len(set(held_out)) > 8  # all kinds of phrasings, not one
 
 
 def test_words_are_all_that_is_said():
-  world = sentences.make_world(500, 0, seed=0)
-  said = set(sentences.NUMBERS)
+  world = sums.make_world(500, 0, seed=0)
+  said = set(sums.NUMBERS)
   for question in world.train_questions + world.test_questions:
     said |= set(question.text.split()) | {question.answer}
   for string in world.train_strings:
     said |= set(string.split())
-  assert tuple(sorted(said)) == sentences.WORDS
-  assert list(VALUE) == list(sentences.NUMBERS)
+  assert tuple(sorted(said)) == sums.WORDS
+  assert list(VALUE) == list(sums.NUMBERS)
   assert not said & {'to', 'too', 'for', 'won', 'ate'}
 
 
@@ -107,4 +107,4 @@ def test_words_are_all_that_is_said():
 )
 def test_bad_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):
-    sentences.make_world(*arguments)
+    sums.make_world(*arguments)

@@ -4,9 +4,9 @@ Every word sounds like no other ('to', 'too' and 'for' are left out), so that a 
 can tell what was said from the sound alone.
 """
 
-import dataclasses
-
 import numpy as np
+
+from data_pipelines.little_world.world import Question, Said, World
 
 # Index is value: the answers run from zero to eighteen.
 # fmt: off
@@ -50,40 +50,6 @@ WORDS = _all_words()  # sorted: everything that can be said or answered
 _MOST_STRINGS = 1_000_000  # so that drawing different ones never takes long
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-  """A question about a fact.
-
-  Attributes:
-    text: the question in words.
-    answer: the number that answers it, one word.
-    fact: such as `3+4` or `9-4`, the same for all phrasings.
-    statement: the fact in words, `three plus four`, the same for all phrasings.
-  """
-
-  text: str
-  answer: str
-  fact: str
-  statement: str
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-  """Everything there is to say, split in two.
-
-  Attributes:
-    train_strings: digit strings to learn from, all different.
-    test_strings: digit strings to be judged on, none of them among the former.
-    train_questions: every fact in all but one of its phrasings.
-    test_questions: every fact once, in the phrasing left out of training.
-  """
-
-  train_strings: tuple[str, ...]
-  test_strings: tuple[str, ...]
-  train_questions: tuple[Question, ...]
-  test_questions: tuple[Question, ...]
-
-
 def facts() -> tuple[tuple[int, str, int], ...]:
   """All 100 sums and 55 differences (none negative) of two digits, as (a, sign, b)."""
   pairs = [(a, b) for a in range(10) for b in range(10)]
@@ -123,6 +89,7 @@ def make_world(num_train_strings: int, num_test_strings: int, seed: int) -> Worl
   train_questions, test_questions = _split_questions(held_out_rng)
   strings = _draw_strings(total, strings_rng)
   return World(
+    kinds=('string', 'question', 'number'),
     train_strings=strings[num_test_strings:],
     test_strings=strings[:num_test_strings],
     train_questions=train_questions,
@@ -145,11 +112,12 @@ def _split_questions(
   train, test = [], []
   for a, sign, b in facts():
     answer = NUMBERS[a + b if sign == '+' else a - b]
-    statement = f'{DIGITS[a]} {SIGNS[sign]} {DIGITS[b]}'
+    statement = f'{DIGITS[a]} {SIGNS[sign]} {DIGITS[b]} is {answer}'
+    reply = (Said(statement, aloud=False), Said(answer, aloud=True))
     phrasings = PHRASINGS[sign]
     held_out = rng.integers(len(phrasings))
     for i, phrasing in enumerate(phrasings):
       text = phrasing.format(a=DIGITS[a], b=DIGITS[b])
-      question = Question(text, answer, f'{a}{sign}{b}', statement)
+      question = Question(text, reply, f'{a}{sign}{b}')
       (test if i == held_out else train).append(question)
   return tuple(train), tuple(test)

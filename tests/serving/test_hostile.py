@@ -1,0 +1,178 @@
+"""Clients that dawdle, leave or crowd: each is dropped at its limit, and the rest hear all."""
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from heard import EVENTS, ask, events_of, pcm_of, serving, text_of
+
+from ttt_jax import checkpoint
+
+pytest_plugins = ['talking']
+
+HEAD = b'POST /v1/ask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n'
+QUICK = {'head_seconds': 0.3, 'body_seconds': 0.3, 'stall_seconds': 0.3}
+
+
+def connect(client, sent=b'', buffer=None):
+  made = socket.socket()
+  if buffer:
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+  made.connect(('127.0.0.1', client.port))
+  made.settimeout(60)
+  made.sendall(sent)
+  return made
+
+
+def rest_of(connection):
+  """All that comes until the server closes it."""
+  parts = []
+  with contextlib.suppress(ConnectionResetError):
+    while part := connection.recv(2**16):
+      parts.append(part)
+  return b''.join(parts)
+
+
+def until(condition):
+  last = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < last
+    time.sleep(0.01)
+
+
+def test_heads_and_bodies_that_do_not_come_are_not_waited_for(talk):
+  with serving(talk, **QUICK) as client:
+    for begun in (b'', b'G', HEAD[:30], HEAD):
+      with connect(client, begun) as slow:
+        assert rest_of(slow).startswith(b'HTTP/1.1 408')
+    # A second head on a connection that was good.
+    with connect(client, b'GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n') as slow:
+      assert b'200 OK' in slow.recv(2**16)
+      slow.sendall(HEAD[:30])
+      assert b'HTTP/1.1 408' in rest_of(slow)
+    for body in (
+      b'content-length: 9\r\n\r\n{"te',
+      b'transfer-encoding: chunked\r\n\r\n1\r\n{\r\n',
+    ):
+      with connect(client, HEAD + body) as slow:
+        assert b'408' in rest_of(slow)
+    assert client.service._receiving == 0
+    assert ask(client, '/v1/ask', 'one')[-1][0] == 'done'
+
+
+def test_who_reads_too_slowly_is_dropped(talk):
+  with serving(talk, **QUICK) as client:
+    page = b'GET /main.js HTTP/1.1\r\nhost: localhost\r\n\r\n'
+    with connect(client, 3000 * page, buffer=4096) as slow:  # far more than buffers hold
+
+      def dropped():
+        try:
+          slow.send(b'\r\n')
+        except ConnectionError:
+          return True
+
+      until(dropped)
+    assert ask(client, '/v1/ask', 'one')[-1][0] == 'done'
+
+
+def test_who_leaves_makes_room_at_once(talk):
+  with serving(talk) as client:
+    engine, hold = client.service.engine, []
+    turn = engine._turn
+    engine._turn = lambda: hold.append(0) or time.sleep(0.01)
+    streams = [
+      connect(client, HEAD + b'accept: %s\r\ncontent-length: 15\r\n\r\n{"text": "one"}' % form)
+      for form in (b'text/event-stream', b'application/json', b'audio/wav')
+    ]
+    until(lambda: engine.load[0] == 3)
+    for stream in streams:
+      stream.close()
+    until(lambda: engine.load == (0, 0))
+    engine._turn = turn
+    assert ask(client, '/v1/ask', 'one')[-1][0] == 'done'
+
+
+def test_two_hundred_who_say_nothing_do_not_change_what_others_hear(talk):
+  with serving(talk) as client:
+    settings = {'temperature': 1.0, 'seed': 3}
+    wanted = ask(client, '/v1/ask', 'one two', **settings)
+    with contextlib.ExitStack() as crowd:
+      for i in range(200):
+        begun = (b'', HEAD[:40], HEAD + b'content-length: 10\r\n\r\n{')[i % 3]
+        crowd.enter_context(connect(client, begun))
+      with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for events in pool.map(
+          lambda _: ask(client, '/v1/ask', 'one two', **settings), range(4)
+        ):
+          assert (text_of(events), pcm_of(events)) == (text_of(wanted), pcm_of(wanted))
+
+
+def test_more_connections_than_there_may_be_are_refused_in_words(talk):
+  with serving(talk, connections=6) as client, contextlib.ExitStack() as crowd:
+    for _ in range(6):
+      crowd.enter_context(connect(client))
+    with connect(client, b'GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n') as late:
+      assert b'503' in late.recv(2**16)
+
+
+@pytest.fixture
+def run(chatty, assets, tmp_path):
+  config, params = chatty
+  described = checkpoint.describe(config, assets.vocabulary.fingerprint)
+  checkpoint.claim(tmp_path, described, assets)
+  checkpoint.save_params(tmp_path, params, {})
+  return tmp_path
+
+
+def tool(*arguments):
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  command = [sys.executable, '-m', 'ttt_jax.cli.serve', *map(str, arguments)]
+  return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_at_sigterm_it_finishes_what_it_took(run, talk):
+  with tool(f'--checkpoint={run}', '--port=0', '--nowarm') as server:
+    try:
+      address = re.match(r'listening on (http://127\.0\.0\.1:\d+)\n', server.stderr.readline())
+      base = address[1]
+      with httpx.Client(base_url=base, timeout=120) as client:
+        until(lambda: client.get('/readyz').status_code == 200)
+        asked = {'json': {'text': 'one'}, 'params': {'seed': 1, 'temperature': 1}}
+        with client.stream('POST', '/v1/ask', headers=EVENTS, **asked) as told:
+          server.send_signal(signal.SIGTERM)
+          events = list(events_of(told.iter_lines()))
+        assert events[-1][0] == 'done'
+      assert server.wait(60) == 0
+      with pytest.raises(httpx.ConnectError):
+        httpx.get(base)
+      said = server.stderr.read()
+      assert 'Traceback' not in said and 'finishing' in said
+    finally:
+      server.kill()
+
+
+@pytest.mark.parametrize(
+  'flags,message',
+  [
+    (['--host=0.0.0.0'], 'say who may ask by --api_key_file'),
+    (['--api_key_file=/nowhere'], '/nowhere: cannot be read'),
+    (['--api_key_file={empty}'], 'holds no key'),
+    (['--port={taken}'], 'cannot listen there'),
+    (['--checkpoint=/nowhere'], 'no run is described here'),
+  ],
+)
+def test_a_server_that_cannot_be_says_why(tmp_path, flags, message):
+  (tmp_path / 'keys').write_text('\n')
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    values = {'empty': tmp_path / 'keys', 'taken': taken.getsockname()[1]}
+    with tool('--checkpoint=x', *(flag.format(**values) for flag in flags)) as server:
+      said = server.stderr.read()
+  assert server.returncode != 0 and message in said and 'Traceback' not in said

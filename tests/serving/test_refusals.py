@@ -1,0 +1,170 @@
+"""What cannot be answered is refused in words, and disturbs nobody."""
+
+import json
+
+import numpy as np
+import pytest
+from heard import ask, serving, wav_of
+
+from ttt_jax.codecs import audio_io
+
+pytest_plugins = ['talking']
+
+JSON, WAV, PCM = 'application/json', 'audio/wav', 'audio/pcm'
+
+
+def wav(samples, rate=16_000, channels=1):
+  head = bytearray(audio_io.wav_header(rate, len(samples)))
+  head[22] = channels
+  return bytes(head) + samples
+
+
+REFUSED = {
+  'empty': ('speak', JSON, b'', 400, 'not JSON'),
+  'no JSON': ('speak', JSON, b'{"text": ', 400, 'not JSON'),
+  'no UTF-8': ('speak', JSON, b'{"text": "\xff"}', 400, 'not JSON'),
+  'deep': ('speak', JSON, b'[' * 100_000, 400, 'not JSON'),
+  'a list': ('speak', JSON, b'["one"]', 422, '{"text": "..."}'),
+  'a number': ('speak', JSON, b'{"text": 1}', 422, '{"text": "..."}'),
+  'more': ('speak', JSON, b'{"text": "one", "seed": 1}', 422, 'settings go in the query'),
+  'blank': ('speak', JSON, b'{"text": " \\n"}', 422, 'text is empty'),
+  'half a pair': ('speak', JSON, b'{"text": "\\ud800"}', 422, 'surrogate'),
+  'long': (
+    'speak',
+    JSON,
+    json.dumps({'text': 'a' * 10**6}).encode(),
+    413,
+    '1000000 characters',
+  ),
+  'many tokens': ('speak', JSON, json.dumps({'text': 'x' * 3000}).encode(), 422, 'max_prompt'),
+  'form': ('speak', 'text/plain', b'one', 415, 'application/json'),
+  'sound': ('speak', WAV, wav_of(), 415, 'application/json'),
+  'text': ('transcribe', JSON, b'{"text": "one"}', 415, 'audio/wav or audio/pcm'),
+  'no sound': ('transcribe', WAV, b'', 400, 'empty'),
+  'not a sound': ('transcribe', WAV, b'MZ' * 500, 400, 'not a WAV'),
+  'a head': ('transcribe', WAV, wav_of()[:30], 400, 'no usable WAV'),
+  'no samples': ('transcribe', WAV, audio_io.wav_header(16_000, 0), 400, 'no samples'),
+  'channels': ('transcribe', WAV, wav(bytes(900), channels=9), 422, '9 channels'),
+  'rate': ('transcribe', WAV, wav(bytes(900), rate=2**31 - 1), 422, '2147483647 Hz'),
+  'odd': ('transcribe', PCM, b'123', 400, 'odd number'),
+  'a minute': ('transcribe', PCM, bytes(2 * 16_000 * 61), 413, 'more than 60 s'),
+  'half a minute': ('transcribe', PCM, bytes(2 * 16_000 * 30), 422, 'lasts 30.0 s'),
+  'much': ('transcribe', PCM, bytes(2**24 + 2), 413, 'larger than 16777216 bytes'),
+}
+SETTINGS = [
+  ({'temperature': 'nan'}, 'temperature'),
+  ({'temperature': 'inf'}, 'temperature'),
+  ({'temperature': -1}, 'temperature'),
+  ({'threshold': 1}, 'threshold'),
+  ({'seed': 2**32}, 'seed'),
+  ({'seed': -1}, 'seed'),
+  ({'steps_per_block': 0}, 'steps_per_block'),
+  ({'voice': 10**9}, 'no prompt for voice 1000000000'),
+  ({'voice': -1}, 'voice'),
+  ({'max_text': 13}, 'max_text is 12 at most'),
+  ({'max_audio': 3}, 'block_size is 4'),
+  ({'tokens': '1,2'}, 'tokens: Extra inputs'),
+]
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_what_is_no_question_is_refused(client, name):
+  task, kind, content, status, message = REFUSED[name]
+  told = client.post(f'/v1/{task}', content=content, headers={'content-type': kind})
+  assert (told.status_code, message in told.json()['error']) == (status, True), told.text
+  assert len(told.content) < 500
+
+
+@pytest.mark.parametrize('settings,message', SETTINGS)
+def test_impossible_settings_are_refused(client, settings, message):
+  told = client.post('/v1/speak', json={'text': 'one'}, params=settings)
+  assert (told.status_code, message in told.json()['error']) == (422, True), told.text
+
+
+def test_a_body_may_say_nothing_of_its_length(client):
+  def without_end():
+    while True:
+      yield bytes(2**20)
+
+  told = client.post('/v1/transcribe', content=without_end(), headers={'content-type': WAV})
+  assert told.status_code == 413
+  assert client.service._receiving == 0
+
+
+def test_markup_stays_text(client):
+  said = '<script>alert(1)</script>\r\nevent: done\r\ndata: {}'
+  events = ask(client, '/v1/ask', said)
+  assert [name for name, _ in events].count('done') == 1
+  told = client.get('/v1/<script>', headers={'x': '<b>'})
+  assert told.status_code == 404 and told.headers['content-type'] == JSON
+
+
+def test_only_holders_of_a_key_may_ask(talk):
+  with serving(talk, keys=('s3cret', 'other')) as client:
+    for given in (
+      None,
+      's3cret',
+      'Bearer wrong',
+      'Bearer',
+      'Basic s3cret',
+      'Bearer s3cret\xff',
+    ):
+      headers = [(b'authorization', given.encode('latin-1'))] if given else []
+      told = client.post('/v1/speak', json={'text': 'one'}, headers=headers)
+      assert told.status_code == 401 and told.headers['www-authenticate'] == 'Bearer'
+      assert client.get('/metrics', headers=headers).status_code == 401
+    for key in ('s3cret', 'other'):
+      headers = {'authorization': f'Bearer {key}'}
+      assert client.get('/v1/model', headers=headers).status_code == 200
+    assert client.get('/readyz').status_code == client.get('/').status_code == 200
+    # A key says enough: whatever the name by which it is called.
+    assert client.get('/readyz', headers={'host': 'talk.example'}).status_code == 200
+
+
+def test_pages_elsewhere_cannot_ask(client):
+  assert client.get('/v1/model', headers={'host': 'evil.example'}).status_code == 421
+  assert (
+    client.get('/v1/model', headers={'host': f'localhost:{client.port}'}).status_code == 200
+  )
+  # What a form of another page can send without asking first.
+  told = client.post(
+    '/v1/speak', content=b'{"text": "one"}', headers={'content-type': 'text/plain'}
+  )
+  assert told.status_code == 415
+
+
+def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(talk, monkeypatch):
+  with serving(talk, queue=2) as client:
+    engine = client.service.engine
+    engine_turn = engine._turn
+    monkeypatch.setattr(engine, '_turn', lambda: None)  # nothing goes on
+    batch = talk.config.sampling.batch
+    request = talk.decoder.request(talk.prompt('speak', 'one'))
+    tickets = [engine.submit(request, lambda events: None) for _ in range(batch + 2)]
+    told = client.post('/v1/speak', json={'text': 'one'})
+    assert told.status_code == 429 and int(told.headers['retry-after']) >= 1
+    monkeypatch.setattr(engine, '_turn', engine_turn)
+    for ticket in tickets:
+      engine.cancel(ticket)
+    assert client.post('/v1/speak', json={'text': 'one'}).status_code == 200
+
+
+def test_an_answer_has_its_time(talk, monkeypatch):
+  with serving(talk, answer_seconds=0.5) as client:
+    engine = client.service.engine
+    turn = engine._turn
+    monkeypatch.setattr(engine, '_turn', lambda: None)
+    told = client.post('/v1/ask', json={'text': 'one'})
+    assert told.status_code == 504 and told.json() == {'error': 'time is up'}
+    assert ask(client, '/v1/ask', 'one')[-1] == ('error', {'error': 'time is up'})
+    assert engine.load == (0, 0)
+    monkeypatch.setattr(engine, '_turn', turn)
+
+
+def test_samples_that_are_no_numbers_are_refused(client):
+  nan = np.full(100, np.nan, '<f4').tobytes()
+  head = bytearray(audio_io.wav_header(16_000, len(nan)))
+  head[20], head[34] = 3, 32  # of 32-bit floats
+  head[28:34] = (64_000).to_bytes(4, 'little') + (4).to_bytes(2, 'little')
+  told = client.post('/v1/transcribe', content=bytes(head) + nan, headers={'content-type': WAV})
+  assert told.status_code == 400 and 'not finite' in told.json()['error']

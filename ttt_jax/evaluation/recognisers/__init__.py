@@ -1,0 +1,1 @@
+"""Who listens to what a model says, and writes it down."""

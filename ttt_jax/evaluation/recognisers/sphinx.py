@@ -1,0 +1,81 @@
+"""pocketsphinx with its own English model, and a grammar of some words."""
+
+import re
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import pocketsphinx
+
+from ttt_jax.codecs import audio_io, spectrogram
+from ttt_jax.evaluation.recognisers import recogniser
+
+_PADDING = 0.4  # seconds around what is heard, also filled with noise
+# In a loop over words the default, 0.65, hears short words in every click and pause.
+_INSERTION = 1e-2
+_MARKS = '.,;:!?"()'
+
+
+class PocketSphinx(recogniser.Recogniser):
+  """Hears words of a closed vocabulary.
+
+  The fewer words, the fewer mistakes: give it the words of the task (ten digits for digit
+  strings, `single=True` for answers of one word), not all that there are.
+  """
+
+  kind = 'pocketsphinx'
+
+  def __init__(self, words: Sequence[str], *, single: bool = False):
+    """Builds the grammar.
+
+    Args:
+      words: all that can be heard, lower case.
+      single: whether an utterance is one word. By default any number of them, one or more.
+
+    Raises:
+      RecogniserError: there are no words, or one has no known pronunciation.
+    """
+    if isinstance(words, str) or not words:
+      raise recogniser.RecogniserError(
+        f'pocketsphinx needs a sequence of words that can be said, got {words!r}'
+      )
+    # Batch normalisation takes every utterance by itself. The default, live, carries an
+    # average from one to the next, and what is heard would depend on the order.
+    options = {} if single else {'wip': _INSERTION}
+    self._decoder = pocketsphinx.Decoder(
+      lm=None, samprate=spectrogram.SAMPLE_RATE, cmn='batch', loglevel='FATAL', **options
+    )
+    for word in words:
+      if not re.fullmatch(r"[a-z]+(?:'[a-z]+)*", word) or not self._decoder.lookup_word(word):
+        raise recogniser.RecogniserError(
+          f'pocketsphinx knows no pronunciation of {word!r}: choose another recogniser, such '
+          'as transformers:MODEL'
+        )
+    utterance = f'({" | ".join(words)})' + ('' if single else '+')
+    grammar = f'#JSGF V1.0;\ngrammar words;\npublic <utterance> = {utterance};\n'
+    self._decoder.add_jsgf_string('words', grammar)
+    self._decoder.activate_search('words')
+
+  @classmethod
+  def make(cls, argument: str, texts: Sequence[str]) -> Self:
+    """Listens for the words of `texts`, one an utterance where each text is of one word.
+
+    Raises:
+      RecogniserError: there is an argument, or pocketsphinx does not know a word.
+    """
+    if argument:
+      raise recogniser.RecogniserError(f'pocketsphinx takes no argument, got {argument!r}')
+    said = [[word.strip(_MARKS) for word in text.lower().split()] for text in texts]
+    words = sorted({word for words in said for word in words} - {''})
+    return cls(words, single=all(len(words) == 1 for words in said))
+
+  def _hear(self, wave: np.ndarray, sample_rate: int) -> str:
+    wave = audio_io.resample(wave, sample_rate, spectrogram.SAMPLE_RATE)
+    wave = np.pad(spectrogram.normalise_level(wave), round(_PADDING * spectrogram.SAMPLE_RATE))
+    wave = spectrogram.comfort_noise(wave)
+    samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+    self._decoder.start_utt()
+    self._decoder.process_raw(samples.tobytes(), no_search=False, full_utt=True)
+    self._decoder.end_utt()
+    hypothesis = self._decoder.hyp()
+    return hypothesis.hypstr if hypothesis else ''

@@ -1,0 +1,210 @@
+"""A session behind an engine: requests in, pieces of answers out, within limits."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ttt_jax import config as config_lib
+from ttt_jax import errors
+from ttt_jax.sampling import events as events_lib
+from ttt_jax.sampling import pieces as pieces_lib
+from ttt_jax.sampling import rows as rows_lib
+from ttt_jax.sampling import session as session_lib
+from ttt_jax.serving import engine as engine_lib
+from ttt_jax.serving import limits as limits_lib
+from ttt_jax.serving import metrics as metrics_lib
+from ttt_jax.serving import problems
+
+_SOUND_THREADS = 2  # that turn samples to tokens and back, beside the engine's
+
+
+class News(NamedTuple):
+  """What is new of an answer.
+
+  Attributes:
+    event: of the engine; 'late' where time is up.
+    pieces: what it makes certain.
+  """
+
+  event: events_lib.Event
+  pieces: list[pieces_lib.Piece]
+
+
+class Answer:
+  """One answer under way; its news come by iteration, once.
+
+  Attributes:
+    first: seconds from the request to the first sound; None before it.
+    sound: seconds of sound so far.
+  """
+
+  def __init__(self, service: 'Service', task: str, begin: float):
+    """Asks nothing yet."""
+    self._service, self._task, self._begin = service, task, begin
+    self._loop = asyncio.get_running_loop()
+    self._queue: asyncio.Queue[list[events_lib.Event]] = asyncio.Queue()
+    self._pieces = pieces_lib.Pieces(service.session.assets)
+    self._ticket = -1
+    self.first: float | None = None
+    self.sound = 0.0
+
+  def ask(self, request: rows_lib.Request, drafts: bool) -> None:
+    """Gets in line; raises what `Engine.submit` raises."""
+    self._ticket = self._service.engine.submit(request, self._listen, drafts)
+
+  @property
+  def seconds(self) -> float:
+    """Since the request."""
+    return time.monotonic() - self._begin
+
+  def _listen(self, events: list[events_lib.Event]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+      self._loop.call_soon_threadsafe(self._queue.put_nowait, events)
+
+  async def __aiter__(self) -> AsyncIterator[News]:
+    try:
+      async for event in self._events():
+        sounds = event.kind in ('audio', 'end')  # takes longer than telling it to a thread
+        made = self._service.work(self._made, event) if sounds else None
+        pieces = await made if made else self._made(event)
+        for piece in pieces:
+          self._count(piece)
+        yield News(event, pieces)
+      self._service.metrics.spoke(self.first, self.seconds, self.sound)
+    finally:
+      self._service.engine.cancel(self._ticket)
+
+  async def _events(self) -> AsyncIterator[events_lib.Event]:
+    last = self._begin + self._service.limits.answer_seconds
+    while True:
+      try:
+        events = await asyncio.wait_for(self._queue.get(), max(0, last - time.monotonic()))
+      except TimeoutError:
+        events = [events_lib.Event('late', events_lib.done(False).tokens, False)]
+      for event in events:
+        yield event
+      if events[-1].kind in ('done', 'failed', 'late'):
+        return
+
+  def _made(self, event: events_lib.Event) -> list[pieces_lib.Piece]:
+    return [] if event.kind in ('failed', 'late') else list(self._pieces.push(event))
+
+  def _count(self, piece: pieces_lib.Piece) -> None:
+    if len(piece.wave):
+      self.first = self.first or self.seconds
+      self.sound += len(piece.wave) / self._service.session.assets.codec.sample_rate
+
+
+class Service:
+  """What the routes call.
+
+  Attributes:
+    session: the model.
+    limits: on what is asked.
+    metrics: what is counted.
+    engine: answers.
+    ready: whether requests are taken.
+  """
+
+  def __init__(self, session: session_lib.Session, limits: limits_lib.Limits):
+    """Starts nothing."""
+    self.session, self.limits, self.metrics = session, limits, metrics_lib.Metrics()
+    sampling = session.config.sampling
+    self.engine = engine_lib.Engine(
+      session.decoder, sampling.batch, limits.queue, sampling.max_prompt, self.metrics
+    )
+    self._threads = concurrent.futures.ThreadPoolExecutor(_SOUND_THREADS, 'sound')
+    self._receiving = 0
+    self.ready = False
+
+  def start(self, warm: bool) -> None:
+    """Begins to answer; `warm`: after everything that is usual has been compiled."""
+    self.engine.start(warm)
+    codec = self.session.assets.codec
+    if warm and 'stream' in codec.abilities:
+      codec.decode(np.zeros(1, np.int32))
+    self.ready = True
+
+  def close(self) -> None:
+    """Takes nothing more, and returns when what was taken is answered."""
+    self.ready = False
+    self.engine.close()
+    self._threads.shutdown()
+
+  async def work(self, function, *arguments):
+    """Calls what takes long on one of the threads for that."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(self._threads, function, *arguments)
+
+  @contextlib.contextmanager
+  def receiving(self):
+    """Gives a function to be told of each part of a body, by its bytes.
+
+    It raises Problem where a body, or all of them together, are too large.
+    """
+    mine = 0
+
+    def count(size: int) -> None:
+      nonlocal mine
+      mine += size
+      self._receiving += size
+      if mine > self.limits.body:
+        raise problems.Problem(413, f'the body is larger than {self.limits.body} bytes')
+      if self._receiving > self.limits.bodies:
+        raise problems.Problem(503, 'too much is being received', {'retry-after': '5'})
+
+    try:
+      yield count
+    finally:
+      self._receiving -= mine
+
+  def settings(self, changes: dict[str, int | float]) -> config_lib.Sampling:
+    """Those of the session with `changes`, of `config.OF_A_REQUEST`.
+
+    Raises:
+      Problem: one is impossible, or beyond what the server allows.
+    """
+    own = self.session.config.sampling
+    for name in ('max_text', 'max_audio'):
+      if changes.get(name, 0) > getattr(own, name):
+        raise problems.Problem(422, f'{name} is {getattr(own, name)} at most')
+    try:
+      return dataclasses.replace(own, **changes)
+    except errors.UserError as error:
+      raise problems.Problem(422, str(error).replace('config.sampling.', '')) from error
+
+  async def answer(
+    self,
+    task: str,
+    said: str | session_lib.Recording,
+    voice: int,
+    seed: int,
+    settings: config_lib.Sampling,
+    drafts: bool,
+  ) -> Answer:
+    """Asks the engine; `Session.reply` has `task`, `said` and `voice`.
+
+    Raises:
+      Problem: the model cannot be asked that, or too many ask.
+    """
+    answer = Answer(self, task, time.monotonic())
+    try:
+      if isinstance(said, str):  # soon done: no reason to wait behind sound
+        prompt = self.session.prompt(task, said, voice)
+      else:
+        prompt = await self.work(self.session.prompt, task, said, voice)
+      request = self.session.decoder.request(prompt, seed, settings)
+      answer.ask(request, drafts)
+    except errors.UserError as error:
+      raise problems.Problem(422, str(error)) from error
+    except engine_lib.BusyError as error:
+      raise problems.Problem(429, str(error), {'retry-after': str(error.seconds)}) from error
+    except engine_lib.ClosedError as error:
+      raise problems.Problem(503, 'the server is closing') from error
+    return answer
