@@ -101,6 +101,7 @@ setuptools.setup(
       'ttt-serve=ttt_jax.cli.serve:run',
       'ttt-evaluate=ttt_jax.cli.evaluate:run',
       'ttt-plan=ttt_jax.cli.plan:run',
+      'ttt-checkpoint=ttt_jax.cli.checkpoint:run',
     ]
   },
 )

@@ -120,13 +120,13 @@ def of_ours(config, vocabulary, batches, steps: int) -> dict:
   made = program.assemble(config, vocabulary, mesh)
   current = state.fresh(made.model, made.optimizer, mesh, made.layout, _SEED)
   placed = [sharding.put_batch(batch, mesh, len(batch.inputs)) for batch in batches[:steps]]
-  current, sums, _ = made.step(current, placed[0])
-  jax.block_until_ready(sums)
+  current, results = made.step(current, placed[0])
+  jax.block_until_ready(results)
   begin = time.perf_counter()
   useful = []
   for number in range(steps):
-    current, sums, _ = made.step(current, placed[number % len(placed)])
-    useful.append(sums.filled)
+    current, results = made.step(current, placed[number % len(placed)])
+    useful.append(results.sums.filled)
   seconds = (time.perf_counter() - begin) / steps if jax.block_until_ready(current) else 0
   rows = formula.mean([formula.measured(batch) for batch in batches[:steps]])
   operations = formula.training(config.model, vocabulary.size, rows) * batches[0].inputs.size

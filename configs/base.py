@@ -110,6 +110,19 @@ def get_config() -> ml_collections.ConfigDict:
   t.log_every = 20
   t.checkpoint_every = 500
   t.keep = 2  # latest checkpoints that are kept
+  t.keep_every = 0  # checkpoints of steps that are multiples of it are kept too; 0: none
+
+  c.guard = g = ml_collections.ConfigDict()
+  # Updates that are skipped, since loss or gradient are no numbers or a spike, before the run
+  # ends; every so many steps one more may be.
+  g.skips = 10
+  g.refill = 1000
+  g.loss_spike = 0.0  # times the mean of the last steps: above it an update is skipped; 0: off
+  g.gradient_spike = 0.0  # likewise for the norm of the gradient
+  g.hang = 1800.0  # seconds without a step's end or a saved checkpoint: then the run ends
+  g.grace = 100.0  # seconds from SIGTERM to the end of the process, saved or not
+  g.failures = 5  # without a new checkpoint between them, after which --supervise gives up
+  g.backoff = 10.0  # seconds until --supervise starts a run again; doubles with each failure
 
   c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them

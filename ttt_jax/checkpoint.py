@@ -2,28 +2,35 @@
 
     config.json            settings, and the vocabulary's fingerprint
     assets/                vocabulary, tokenizer, codec, prompts
-    checkpoints/STEP/      params, optimizer and metadata, each an item of its own
+    checkpoints/STEP/      params, optimizer and metadata, each an item of its own, and the
+                           hashes of all their files
+    damaged/               steps that are not as they were written
 
-Whoever wants to use a model needs this folder alone, and reads its parameters alone.
+Whoever wants to use a model needs this folder alone, and reads its parameters alone. Nothing
+is restored before its files were held against their hashes: orbax sees hardly any damage.
 """
 
-import contextlib
 import json
+import os
 import pathlib
-import time
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.experimental import multihost_utils
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
-from ttt_jax import errors
+from ttt_jax import errors, hashes
 
 CONFIG = 'config.json'
 DIRECTORY = 'checkpoints'
+DAMAGED = 'damaged'
+_TEMPORARY = '.orbax-checkpoint-tmp'  # in names of folders that orbax takes for unfinished
 _CHUNK_BYTES = 2**26  # of what is saved for others to read in parts
 
 
@@ -31,14 +38,47 @@ class CheckpointError(errors.UserError):
   """There is no checkpoint where one is needed, or it cannot be used."""
 
 
-def manager(workdir: str | pathlib.Path, keep: int) -> ocp.CheckpointManager:
-  """The checkpoints under `workdir`, to write to; the latest `keep` are kept.
+class _Hashed(ocp.path.atomicity.AtomicRenameTemporaryPath):
+  """A step that is hashed when all of it is written, and only then gets its name.
+
+  In the thread that saves, when all processes have written, orbax's first one renames the
+  temporary folder. Here the new name is a temporary one too: what lies there is hashed and
+  renamed once more. So a step never shows without its hashes, old steps are deleted only
+  behind that, and what is left of a save that was cut off goes at the next start.
+  """
+
+  @classmethod
+  def from_final(cls, final_path, **options):
+    if not final_path.name.isdigit():  # an item of a step
+      return ocp.path.atomicity.AtomicRenameTemporaryPath.from_final(final_path, **options)
+    return super().from_final(final_path.parent / (final_path.name + _TEMPORARY), **options)
+
+  def get_final(self):
+    written = super().get_final()
+    return written.parent / written.name.removesuffix(_TEMPORARY)
+
+  async def finalize(self):
+    await super().finalize()
+    hashes.write(super().get_final())
+    os.rename(super().get_final(), self.get_final())
+
+
+def manager(workdir: str | pathlib.Path, keep: int, every: int = 0) -> ocp.CheckpointManager:
+  """The checkpoints under `workdir`, to write to.
+
+  Args:
+    workdir: folder of the run.
+    keep: so many of the latest are kept.
+    every: steps that are multiples of it are kept too; 0: none.
 
   Raises:
     CheckpointError: the folder cannot be made.
   """
+  policies = ocp.checkpoint_managers
+  kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(every)] if every else [])
   options = ocp.CheckpointManagerOptions(
-    preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+    preservation_policy=policies.AnyPreservationPolicy(kept),
+    temporary_path_class=_Hashed,
     cleanup_tmp_directories=True,
   )
   where = pathlib.Path(workdir, DIRECTORY).absolute()
@@ -68,18 +108,20 @@ def save(
   checkpoints.save(step, args=items)
 
 
-def restore(checkpoints: ocp.CheckpointManager, params: Any, optimizer: Any) -> tuple:
-  """The latest step, its parameters and its optimizer's state.
+def restore(
+  checkpoints: ocp.CheckpointManager, step: int, params: Any, optimizer: Any
+) -> tuple[Any, Any]:
+  """The parameters and the optimizer's state of a step that was found whole.
 
   Args:
-    checkpoints: as `manager` gives it; there must be a step.
+    checkpoints: as `manager` gives it.
+    step: as `resuming.newest_whole` gives it.
     params: tree of arrays of the shapes, dtypes and shardings that are wanted.
     optimizer: likewise.
 
   Raises:
     CheckpointError: what was saved has other shapes.
   """
-  step = checkpoints.latest_step()
   items = ocp.args.Composite(
     params=ocp.args.StandardRestore(_abstract(params)),
     optimizer=ocp.args.StandardRestore(_abstract(optimizer)),
@@ -90,21 +132,90 @@ def restore(checkpoints: ocp.CheckpointManager, params: Any, optimizer: Any) -> 
     raise CheckpointError(
       f'step {step} in {checkpoints.directory} does not fit the configured model: {error}'
     ) from error
-  return step, restored.params, restored.optimizer
+  return restored.params, restored.optimizer
+
+
+def steps(workdir: str | pathlib.Path) -> list[int]:
+  """The steps that are saved, in their order, whether they are whole or damaged."""
+  where = pathlib.Path(workdir, DIRECTORY)
+  return sorted(int(path.name) for path in where.glob('*') if path.name.isdigit())
 
 
 def latest(workdir: str | pathlib.Path) -> int:
-  """The latest step that is saved whole.
+  """The latest step that is saved.
 
   Raises:
     CheckpointError: there is none.
   """
-  where = pathlib.Path(workdir, DIRECTORY)
-  # orbax writes elsewhere and renames: a folder whose name is a number is a whole step.
-  steps = [int(path.name) for path in where.glob('*') if path.name.isdigit()]
-  if not steps:
-    raise CheckpointError(f'{where}: no checkpoint here')
-  return max(steps)
+  saved = steps(workdir)
+  if not saved:
+    raise CheckpointError(f'{pathlib.Path(workdir, DIRECTORY)}: no checkpoint here')
+  return saved[-1]
+
+
+def folder(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
+  """Where a step is kept."""
+  return pathlib.Path(workdir, DIRECTORY, str(step)).absolute()
+
+
+def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
+  """Refuses a latest step that is not as it was written.
+
+  All processes call it: each reads a part of the files.
+
+  Args:
+    workdir: folder of the run.
+    below: the item that matters, such as `params`; by default all.
+
+  Raises:
+    CheckpointError: there is no checkpoint, or some of its files have changed.
+  """
+  step = latest(workdir)
+  if wrong := damage(workdir, step, below):
+    raise CheckpointError(
+      f'{folder(workdir, step)} is damaged: {"; ".join(wrong[:3])}. '
+      f'`ttt-checkpoint verify --workdir={workdir}` tells which steps are whole; training '
+      'goes on from the latest of them, and sets aside those behind it'
+    )
+
+
+def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> list[str]:
+  """What is wrong with a step, as far as this process knows; empty in no process or in all.
+
+  All processes call it: each reads a part of the files.
+  """
+  part, parts = jax.process_index(), jax.process_count()
+  wrong = hashes.damage(folder(workdir, step), below, part, parts)
+  for line in wrong:
+    logging.error('%s: %s', folder(workdir, step), line)
+  found = multihost_utils.process_allgather(np.array(len(wrong)))
+  return wrong or [f'{found.sum()} files, by other processes'] * bool(found.any())
+
+
+def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
+  """Deletes steps, but for the latest `keep` and the multiples of `every`; which it deleted.
+
+  Raises:
+    CheckpointError: the latest step, for which others would go, is damaged.
+  """
+  saved = steps(workdir)
+  gone = [step for step in saved[:-keep] if not every or step % every]
+  if gone:
+    refuse_damaged(workdir)
+  for step in gone:
+    # By another name first: what is half deleted must not look like a step.
+    partial = folder(workdir, step).with_name(f'{step}{_TEMPORARY}')
+    folder(workdir, step).rename(partial)
+    shutil.rmtree(partial)
+  return gone
+
+
+def sweep(workdir: str | pathlib.Path) -> None:
+  """Deletes what a save that failed has left; none may be under way in this process."""
+  if jax.process_index() != 0:
+    return
+  for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{_TEMPORARY}*'):
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
@@ -115,7 +226,7 @@ def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
     params: tree of numpy arrays, of which no copy is made.
     about: JSON values that tell what the parameters are.
   """
-  path = pathlib.Path(workdir, DIRECTORY, '0').absolute()
+  path = folder(workdir, 0)
   handlers = ocp.type_handlers
   registry = handlers.create_type_handler_registry(
     (jax.Array, handlers.ArrayHandler()),
@@ -133,6 +244,7 @@ def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
     writer.save(path / 'params', args=arguments)
   with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
     writer.save(path / 'metadata', args=ocp.args.JsonSave(about))
+  hashes.write(path)
 
 
 def restore_params(workdir: str | pathlib.Path, like: Any = None) -> Any:
@@ -144,8 +256,10 @@ def restore_params(workdir: str | pathlib.Path, like: Any = None) -> Any:
       alone. By default they are as saved, on the first local device.
 
   Raises:
-    CheckpointError: there is no checkpoint, or it has other parameters than `like`.
+    CheckpointError: there is no checkpoint, it is damaged, or it has other parameters than
+      `like`.
   """
+  refuse_damaged(workdir, 'params')
   path = _params(workdir)
   with ocp.StandardCheckpointer() as reader:
     saved = reader.metadata(path).item_metadata.tree
@@ -160,6 +274,8 @@ def restore_params(workdir: str | pathlib.Path, like: Any = None) -> Any:
 
 def read_param(workdir: str | pathlib.Path, keys: tuple[str, ...]) -> np.ndarray:
   """One parameter of the latest step, by the keys that lead to it, and no other.
+
+  Does not look for damage: call `refuse_damaged` once, before the first.
 
   Raises:
     CheckpointError: there is no checkpoint, or it has no such parameter.
@@ -185,7 +301,7 @@ def shapes(workdir: str | pathlib.Path) -> Any:
 
 
 def _params(workdir: str | pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(workdir, DIRECTORY, str(latest(workdir)), 'params').absolute()
+  return folder(workdir, latest(workdir)) / 'params'
 
 
 def _refuse_other_shapes(path: pathlib.Path, saved: Any, wanted: Any) -> None:
@@ -203,95 +319,17 @@ def _refuse_other_shapes(path: pathlib.Path, saved: Any, wanted: Any) -> None:
     raise CheckpointError(f'{path} does not fit the configured model:\n  ' + '\n  '.join(wrong))
 
 
-def describe(config: config_lib.Config, vocabulary: str) -> dict[str, Any]:
-  """What a run says of itself: all settings, and its vocabulary's fingerprint."""
-  return {'config': config.to_dict(), 'vocabulary': vocabulary}
-
-
-def refuse_another(workdir: str | pathlib.Path, described: dict) -> None:
-  """Refuses a folder that holds another run: other batches, or another network.
-
-  What may change from one start of a run to the next is how long it trains, how it is
-  computed and laid on devices, how it decodes, the rates of its optimizer, and the weights
-  of its data sets in the steps to come.
-
-  Raises:
-    CheckpointError: names the first setting that differs.
-  """
-  if '://' in str(workdir):
-    raise CheckpointError(f'{workdir}: not a folder; mount the storage and name the folder')
-  if not pathlib.Path(workdir, CONFIG).exists():
-    return
-  old = _read(workdir)
-  free = ['data.directory', 'data.threads', 'data.workers']
-  free += [f'model.{key}' for key in config_lib.HOW_COMPUTED]
-  fixed = ('vocabulary', 'seed', 'data', 'mask', 'objective', 'model', 'train.freeze')
-  for name, was, now in _differences(old, described):
-    if name == 'data.changes' and _until(workdir, was) == _until(workdir, now):
-      continue
-    if (name in fixed or name.split('.')[0] in fixed) and name not in free:
-      raise CheckpointError(
-        f'{workdir} holds a run with another {name} ({was}; now {now}): use another folder'
-      )
-
-
-def _until(workdir: str | pathlib.Path, changes: list) -> list:
-  """Of changes that begin with a step, those of steps that the run in `workdir` has done."""
-  try:
-    done = latest(workdir)
-  except CheckpointError:
-    return []
-  return [change for change in changes if change[0] < done]
-
-
-def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
-  """Refuses a folder that is another one on the machine of another process.
-
-  Each process would keep its part of a checkpoint to itself, and no checkpoint could be read.
+def describe(
+  config: config_lib.Config, vocabulary: str, records: Sequence[str] = ()
+) -> dict[str, Any]:
+  """What a run says of itself.
 
   Args:
-    workdir: folder of the run, which is made.
-    patience: seconds until what one process writes must be seen by all; file systems of
-      networks take their time.
-
-  Raises:
-    CheckpointError: in all processes, if some do not see what the first one writes.
+    config: all settings.
+    vocabulary: its fingerprint.
+    records: fingerprints of the data sets; none where nothing is trained.
   """
-  if jax.process_count() == 1:
-    return
-  token = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31))
-  mark = pathlib.Path(workdir, f'.shared-{token}')
-  if jax.process_index() == 0:
-    with contextlib.suppress(OSError):  # then none will see it
-      mark.parent.mkdir(parents=True, exist_ok=True)
-      mark.touch()
-  end = time.monotonic() + patience
-  while not (found := mark.exists()) and time.monotonic() < end:
-    time.sleep(0.1)
-  blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(found)))
-  if found and jax.process_index() == 0:
-    mark.unlink()
-  if blind.size:
-    raise CheckpointError(
-      f'{workdir} is not one folder for all processes: what process 0 writes to it, '
-      f'processes {blind.tolist()} do not see; mount one storage on every machine'
-    )
-
-
-def _differences(old: dict, new: dict):
-  """Settings that differ, by dotted name: name, old value, new value."""
-  if old['vocabulary'] != new['vocabulary']:
-    yield 'vocabulary', old['vocabulary'], new['vocabulary']
-  # JSON knows no tuples: both sides are compared as JSON has them.
-  was, now = old['config'], json.loads(json.dumps(new['config']))
-  for part in now:
-    if not isinstance(now[part], dict):
-      if was.get(part) != now[part]:
-        yield part, was.get(part), now[part]
-      continue
-    for name, value in now[part].items():
-      if was.get(part, {}).get(name) != value:
-        yield f'{part}.{name}', was.get(part, {}).get(name), value
+  return {'config': config.to_dict(), 'vocabulary': vocabulary, 'records': list(records)}
 
 
 def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
@@ -312,12 +350,16 @@ def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Asset
     raise CheckpointError(f'cannot write to {workdir}: {error}') from error
 
 
-def _read(workdir: str | pathlib.Path) -> dict:
-  """The description of the run in `workdir`."""
+def described(workdir: str | pathlib.Path) -> dict:
+  """What the run in `workdir` says of itself.
+
+  Raises:
+    CheckpointError: there is no run.
+  """
   path = pathlib.Path(workdir, CONFIG)
   try:
-    described = json.loads(path.read_text(encoding='utf-8'))
-    return {'config': described['config'], 'vocabulary': described['vocabulary']}
+    said = json.loads(path.read_text(encoding='utf-8'))
+    return {name: said[name] for name in ('config', 'vocabulary', 'records')}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise CheckpointError(f'{path}: no run is described here ({error})') from error
 
@@ -329,7 +371,7 @@ def load_config(workdir: str | pathlib.Path) -> config_lib.Config:
     CheckpointError: there is no run.
   """
   try:
-    return config_lib.from_config_dict(_read(workdir)['config'])
+    return config_lib.from_config_dict(described(workdir)['config'])
   except config_lib.ConfigError as error:
     raise CheckpointError(f'{pathlib.Path(workdir, CONFIG)}: {error}') from error
 

@@ -237,13 +237,35 @@ class Train:
   log_every: int
   checkpoint_every: int
   keep: int
+  keep_every: int
 
   def __post_init__(self):
     _positive('train', self, 'steps', 'accumulate', 'log_every', 'checkpoint_every', 'keep')
+    _require(self.keep_every >= 0, 'train.keep_every', self.keep_every, 'at least 0')
     try:
       re.compile(self.freeze)
     except re.error as error:
       raise ConfigError(f'config.train.freeze is no regular expression: {error}') from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+  """What a run bears, and when it gives up."""
+
+  skips: int
+  refill: int
+  loss_spike: float
+  gradient_spike: float
+  hang: float
+  grace: float
+  failures: int
+  backoff: float
+
+  def __post_init__(self):
+    _positive('guard', self, 'refill', 'hang', 'grace', 'failures')
+    for name in ('skips', 'loss_spike', 'gradient_spike', 'backoff'):
+      value = getattr(self, name)
+      _require(value >= 0, f'guard.{name}', value, 'at least 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,6 +349,7 @@ class Config:
   init: Init
   optimizer: Optimizer
   train: Train
+  guard: Guard
   mesh: Mesh
   sampling: Sampling
   evaluation: Evaluation

@@ -236,6 +236,13 @@ class Plan:
         self._windows[number] = self._make(number, self._course)
       return self._windows[number]
 
+  def records(self, row: int) -> list[tuple[int, int]]:
+    """Which records row `row` of the stream holds: the number of the data set, and its own."""
+    number, within = self.locate(row)
+    window = self.window(number)
+    here = slice(*window.offsets[within : within + 2])
+    return list(zip(window.sets[here].tolist(), window.records[here].tolist()))
+
   def epochs(self) -> list[tuple[float, float]]:
     """For each data set its share of the records, and about how many rows an epoch of it takes.
 

@@ -1,4 +1,4 @@
-"""Two workers of a pod train together, one of them dies, and the run goes on."""
+"""Two workers of a pod train together; one dies, one is told to stop, and the run goes on."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from ttt_jax import checkpoint
 
 pytestmark = by_linux
 
-STEPS, EVERY = 30, 5
+STEPS, EVERY = 60, 5
 
 # What its metadata tell a TPU VM, a worker is told here. Its code is what was copied to it,
 # and it has no torch, which tensorboardX would import: that takes longer than all else.
@@ -82,23 +82,31 @@ def pod(tmp_path):
 
 @pytest.fixture
 def alone(pod, toy_data, tmp_path):
-  """A run in one process, already under way: its folder, and the process."""
-  command = [sys.executable, '-m', 'ttt_jax.cli.train', *FLAGS]
-  run = tmp_path / 'alone'
-  variables = environment(4, tmp_path)
-  path = f'{pod.checkout}:{variables["WITHOUT_TORCH"]}'
-  process = subprocess.Popen(
-    [*command, f'--config.data.directory={toy_data}', f'--workdir={run}'],
-    cwd=pod.checkout,
-    env=os.environ | variables | {'PYTHONPATH': path},
-    stderr=subprocess.DEVNULL,
-  )
-  yield run, process
-  process.kill()
-  process.wait()
+  """Starts a run in one process of four devices, in a folder; the process."""
+  started = []
+
+  def start(run):
+    command = [sys.executable, '-m', 'ttt_jax.cli.train', *FLAGS]
+    variables = environment(4, tmp_path)
+    path = f'{pod.checkout}:{variables["WITHOUT_TORCH"]}'
+    process = subprocess.Popen(
+      [*command, f'--config.data.directory={toy_data}', f'--workdir={run}'],
+      cwd=pod.checkout,
+      env=os.environ | variables | {'PYTHONPATH': path},
+      stderr=subprocess.DEVNULL,
+    )
+    started.append(process)
+    return process
+
+  yield start
+  for process in started:
+    process.kill()
+    process.wait()
 
 
-def test_a_run_goes_on_when_a_worker_has_died(pod, alone, toy_data, tmp_path):
+def test_a_run_goes_on_when_a_worker_has_died_or_was_stopped(pod, alone, toy_data, tmp_path):
+  other = tmp_path / 'alone'
+  undisturbed = alone(other)
   run = tmp_path / 'run'
   with socket.create_server(('127.0.0.1', 0)) as free:
     port = free.getsockname()[1]
@@ -118,14 +126,19 @@ def test_a_run_goes_on_when_a_worker_has_died(pod, alone, toy_data, tmp_path):
   assert EVERY <= saved <= reached < STEPS
 
   pod(*train)
+  wait_for(lambda: max(metrics(run)) > reached, 120, pod)
+  os.kill(int(pod.worker(1, 'train.pid').read_text()), signal.SIGTERM)  # it alone
   wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
+  stopped = max(metrics(run))
+  assert reached < stopped < STEPS and checkpoint.latest(run) == stopped
   said = pod('status')
-  assert '[worker-0] finished' in said and '[worker-1] finished' in said
   for number in range(2):
-    assert f'going on from step {saved}\n' in pod.worker(number, 'train.log').read_text()
+    assert f'[worker-{number}] failed: exit code 143' in said
+    log = pod.worker(number, 'train.log').read_text()
+    assert f'going on from step {saved}\n' in log and f'stopped: step {stopped} is saved' in log
 
-  other, process = alone
-  assert process.wait(120) == 0
+  assert alone(run).wait(120) == 0  # the two were one half each, this one is the whole
+  assert undisturbed.wait(120) == 0
   together, single = metrics(run), metrics(other)
   assert sorted(together) == sorted(single) == list(range(1, STEPS + 1))
   for step, figures in together.items():

@@ -1,9 +1,15 @@
 import concurrent.futures
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import make_config
+from machines import by_linux
 
 from data_pipelines import records
 from data_pipelines.stream import loader, mixture, rows
@@ -101,14 +107,66 @@ def test_starting_later_gives_what_an_uninterrupted_run_gives(toy_data):
     assert all(equal(a, b) for a, b in zip(whole[start:], later))
 
 
-def test_a_worker_that_dies_ends_the_run_with_a_reason(source):
-  batches = loader.batches(stream(source), 8, 10**6, workers=1)
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(source):
+  wanted = take(loader.batches(stream(source), 8, 60), 60)
+  batches = loader.batches(stream(source), 8, 60, workers=2)
+  got = take(batches, 2)
+  killed = multiprocessing.active_children()[0]
+  killed.kill()
+  got += list(batches)
+  assert len(got) == 60 and all(equal(a, b) for a, b in zip(got, wanted))
+  assert not killed.is_alive()
+
+
+class Deadly:
+  """Rows that kill the process that wants one of them."""
+
+  def __init__(self, rows, at):
+    self.plan, self._rows, self._at = rows.plan, rows, at
+
+  def __getitem__(self, index):
+    if index >= self._at:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return self._rows[index]
+
+
+def test_workers_that_die_again_and_again_end_the_run_with_a_reason(source):
+  batches = loader.batches(Deadly(stream(source), 3 * 8), 8, 10**6, workers=1)
+  with pytest.raises(loader.WorkerError, match='data.workers.*exit code -9'):
+    take(batches, 10)
+  assert not multiprocessing.active_children()
+
+
+ORPHANED = """
+import multiprocessing, os, signal, sys
+from absl import flags
+from configs import base
+from data_pipelines import records
+from data_pipelines.stream import loader, rows
+from ttt_jax import config
+if __name__ == '__main__':
+  flags.FLAGS.mark_as_parsed()
+  c = config.from_config_dict(base.get_config())
+  source = records.Source(sys.argv[1], 'train')
+  made = rows.Rows([source], c.data, c.mask, c.objective, 0)
+  batches = loader.batches(made, 8, 10**6, workers=1)
   next(batches)
-  (child,) = multiprocessing.active_children()
-  child.kill()
-  with pytest.raises(loader.WorkerError, match='data.workers.*has died.*exit code -9'):
-    for _ in range(10**6):
-      next(batches)
+  print(multiprocessing.active_children()[0].pid, flush=True)
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@by_linux
+def test_workers_end_with_a_process_that_is_killed(toy_data, tmp_path):
+  (tmp_path / 'main.py').write_text(ORPHANED)
+  command = [sys.executable, tmp_path / 'main.py', toy_data]
+  with (tmp_path / 'said').open('w') as said:  # no pipe: the worker would hold it open
+    code = subprocess.run(command, stdout=said, timeout=120, check=False).returncode
+  assert code == -signal.SIGKILL
+  worker, end = (tmp_path / 'said').read_text().strip(), time.monotonic() + 60
+  while os.path.exists(f'/proc/{worker}'):
+    assert time.monotonic() < end, 'the worker is still there'
+    time.sleep(0.05)
 
 
 def test_an_error_in_a_worker_comes_through(source):

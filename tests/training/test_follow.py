@@ -10,7 +10,8 @@ from conftest import make_config
 
 from ttt_jax import losses
 from ttt_jax.training import clock as clock_lib
-from ttt_jax.training import follow, loop, state, trace
+from ttt_jax.training import follow, guard, loop, state, stopping, trace, watchdog
+from ttt_jax.training import step as step_lib
 
 
 class Late:
@@ -31,12 +32,14 @@ class Devices:
   """Stand for the step: step N gives a text loss of N * N nats over N tokens.
 
   They are done with it only when the next step has been called, or when it is one of `ends`.
+  The updates of `skipped` are skipped, and in step `stop` some process wants to stop.
   """
 
-  def __init__(self, ends, events):
+  def __init__(self, ends, events, skipped=(), stop=None):
     self.ends, self.events, self.released = ends, events, threading.Event()
+    self.skipped, self.stop, self.debt = skipped, stop, 0
 
-  def __call__(self, current, batch):
+  def __call__(self, current, batch, stop):
     number = int(current.step) + 1
     self.events.append(f'call {number}')
     self.released.set()
@@ -51,7 +54,11 @@ class Devices:
     sums = losses.Sums(*map(late, [0] * len(losses.Sums._fields)))._replace(**levels)
     sums = sums._replace(text_loss=late(number**2), text_count=late(number))
     sums = sums._replace(positions=late(2 * number), filled=late(number))
-    return state.State(np.int32(number), None, None), sums, late(number)
+    skipped = number in self.skipped
+    self.debt += skipped
+    verdict = guard.Verdict(np.bool_(skipped), np.int32(self.debt), np.float32(self.debt))
+    results = step_lib.Results(sums, late(number), verdict, np.bool_(number == self.stop))
+    return state.State(np.int32(number), None, None), results
 
 
 class Writer:
@@ -77,28 +84,45 @@ class Outcome(NamedTuple):
   clock: clock_lib.Clock
 
 
-def run(steps, every, log_every, start=0, judged=0) -> Outcome:
+class Store:
+  """Notes what is to be saved."""
+
+  def __init__(self, events):
+    self.events = events
+
+  def save(self, number, params, moments):
+    self.events.append(f'save {number}')
+
+
+def run(
+  steps, every, log_every, start=0, judged=0, skipped=(), stop=None, **changes
+) -> Outcome:
   config = make_config(
-    train__steps=steps, train__checkpoint_every=every, train__log_every=log_every
+    train__steps=steps,
+    train__checkpoint_every=every,
+    train__log_every=log_every,
+    **changes,
   )
   events, clock = [], clock_lib.Clock()
-  devices = Devices({*range(every, steps, every), steps}, events)
+  ends = {*range(every, steps, every), steps} | ({stop + 1} if stop else set())
+  devices = Devices(ends, events, skipped, stop)
   writer = Writer(events)
-  follower = follow.Follower(clock, writer, config, 50, jax.devices())
+
+  def note(number, results):
+    events.append(f'skipped {number}')
+
+  follower = follow.Follower(clock, writer, config, 50, jax.devices(), note)
   tracer = trace.Tracer('nowhere', range(0), follower.catch_up)
-
-  def save(number, params, moments):
-    events.append(f'save {number}')
-
   current, batches = state.State(np.int32(start), None, None), range(start, steps)
 
   def evaluate(number, params):
     events.append(f'evaluate {number}')
 
-  parts = save, clock, follower, tracer, judged, evaluate
-  last = loop.run(config.train, devices, current, batches, *parts)
+  with watchdog.Watchdog(60, 'nowhere') as watch:
+    parts = Store(events), clock, follower, tracer, stopping.Notice(60), watch
+    last = loop.run(config.train, devices, current, batches, *parts, judged, evaluate)
   follower.close()
-  assert last.step == steps
+  assert last.step == (stop + 1 if stop else steps)
   return Outcome(events, writer.reports, clock)
 
 
@@ -157,3 +181,23 @@ def test_what_goes_wrong_on_the_devices_stops_the_run(monkeypatch):
   monkeypatch.setattr(Late, 'block_until_ready', fail)
   with pytest.raises(FloatingPointError, match='on the device'):
     run(steps=4, every=100, log_every=1)
+
+
+def test_a_wish_to_stop_is_granted_when_all_know_of_it_and_what_was_done_is_saved():
+  events, reports, _ = run(steps=9, every=100, log_every=2, stop=3)
+  assert events[-4:] == ['read', 'report 4', 'save 4', 'closed'] and list(reports) == [2, 4]
+
+
+def test_skipped_steps_are_told_and_are_in_no_mean():
+  events, reports, _ = run(steps=6, every=100, log_every=3, skipped=(2, 4, 5, 6))
+  assert [event for event in events if 'skip' in event] == [
+    f'skipped {n}' for n in (2, 4, 5, 6)
+  ]
+  assert reports[3]['gradient_norm'] == 2 and reports[3]['text_loss'] == (1 + 9) / (1 + 3)
+  assert reports[3]['skipped'] == 1 and reports[6]['skipped'] == 4
+  assert 'text_loss' not in reports[6] and reports[6]['tokens_per_second'] > 0
+
+
+def test_a_run_that_skips_too_much_ends_before_it_saves():
+  with pytest.raises(guard.DivergedError, match='step 5: more than 2 updates'):
+    run(steps=6, every=5, log_every=3, skipped=(1, 3, 5), guard__skips=2)

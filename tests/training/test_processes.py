@@ -6,7 +6,7 @@ import pytest
 
 SCRIPT = """
 import sys, jax
-from ttt_jax import checkpoint, config, sharding
+from ttt_jax import checkpoint, config, resuming, sharding
 port, number, *folders = sys.argv[1:]
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
 sizes = config.Mesh(slices=2, data=-1, outer=1, fsdp=2, sequence=1, tensor=1)
@@ -15,7 +15,7 @@ print({device.process_index for device in first.flat})
 print({device.process_index for device in second.flat})
 for folder in folders:
   try:
-    checkpoint.refuse_unshared(folder, patience=0.2)
+    resuming.refuse_unshared(folder, patience=0.2)
     print('shared')
   except checkpoint.CheckpointError as error:
     print(error)

@@ -10,7 +10,7 @@ from conftest import make_config
 from flax import linen as nn
 
 from data_pipelines.stream import loader, rows
-from ttt_jax import checkpoint, sharding
+from ttt_jax import checkpoint, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import optimizer, program, state, trace, train
@@ -132,10 +132,11 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
 
   def start(*changes):
     data = dataclasses.replace(config.data, changes=changes)
-    described = checkpoint.describe(dataclasses.replace(config, data=data), vocabulary)
-    checkpoint.refuse_another(workdir, described)
+    described = checkpoint.describe(dataclasses.replace(config, data=data), *fingerprints)
+    resuming.refuse_another(workdir, described)
 
-  vocabulary = json.loads((workdir / checkpoint.CONFIG).read_text())['vocabulary']
+  said = json.loads((workdir / checkpoint.CONFIG).read_text())
+  fingerprints = said['vocabulary'], said['records']
   assert checkpoint.latest(workdir) == 6
   start((6, (1.0,)), (9, (2.0,)))
   with pytest.raises(checkpoint.CheckpointError, match='another data.changes'):
@@ -145,7 +146,7 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
 def test_another_vocabulary_in_the_folder_is_refused(finished):
   config, workdir, _ = finished
   with pytest.raises(checkpoint.CheckpointError, match='another vocabulary .*now other'):
-    checkpoint.refuse_another(workdir, checkpoint.describe(config, 'other'))
+    resuming.refuse_another(workdir, checkpoint.describe(config, 'other'))
 
 
 def test_a_failed_start_leaves_the_description_alone(finished, toy_data):
@@ -178,8 +179,8 @@ def run_steps(source, config, devices, steps):
   out = []
   for batch in loader.batches(made, config.data.batch_size, steps):
     batch = sharding.put_batch(batch, mesh, config.data.batch_size)
-    current, sums, norm = step(current, batch)
-    out.append((sums, float(norm)))
+    current, results = step(current, batch)
+    out.append((results.sums, float(results.norm)))
   return out, jax.device_get(current.params), state.shardings_of(layout)
 
 

@@ -7,9 +7,13 @@ On a TPU pod, and under Slurm or Open MPI, they find each other. Elsewhere each 
 where the first one listens, how many there are, and its own number:
 
 ttt-train ... --distributed --coordinator=HOST:PORT --processes=2 --process=0
+
+With --supervise a run that ends before its last step is started again, by a process of its own
+on each machine.
 """
 
 import functools
+import sys
 
 import jax
 from absl import flags
@@ -17,7 +21,7 @@ from absl import flags
 from ttt_jax import errors
 from ttt_jax.cli import settings
 from ttt_jax.evaluation import in_training
-from ttt_jax.training import trace, train
+from ttt_jax.training import stopping, supervise, trace, train
 
 _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -35,6 +39,13 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 _PROFILE = flags.DEFINE_string(
   'profile_steps', '', 'First and last step, such as 10:15: a trace goes to WORKDIR/profile.'
+)
+_SUPERVISE = flags.DEFINE_bool('supervise', False, 'Start the run again when it fails.')
+_SUPERVISED = flags.DEFINE_bool(
+  'supervised', False, 'Set by --supervise: end when the standard input does.'
+)
+_ALLOW = flags.DEFINE_list(
+  'allow', [], 'Settings, by commas, that may differ from those of the run that goes on.'
 )
 
 
@@ -58,12 +69,27 @@ def _join() -> None:
     ) from error
 
 
+def _supervise() -> int:
+  """Trains in processes that are started again; the exit code."""
+  config = settings.checked(_CONFIG.value)  # what is wrong here, no new start mends
+  same = [word for word in sys.argv[1:] if word.lstrip('-') != 'supervise']
+  command = [sys.executable, '-m', 'ttt_jax.cli.train', *same, '--nosupervise', '--supervised']
+  try:
+    return supervise.supervise(command, _WORKDIR.value, config.guard)
+  except supervise.GivenUp as error:
+    raise errors.UserError(str(error)) from error
+
+
 def main():
   """Reads the flags.
 
   Raises:
     UserError: they do not fit together.
   """
+  if _SUPERVISE.value:
+    sys.exit(_supervise())
+  if _SUPERVISED.value:
+    supervise.end_with_input()
   if _DISTRIBUTED.value:
     _join()
   elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
@@ -71,7 +97,11 @@ def main():
   config = settings.checked(_CONFIG.value)
   profiled = trace.parse(_PROFILE.value, config.train.steps)
   judge = in_training.judge(config, _WORKDIR.value)
-  train.train(config, _WORKDIR.value, profiled, judge)
+  try:
+    train.train(config, _WORKDIR.value, profiled, judge, allowed=_ALLOW.value)
+  except stopping.Stopped as stopped:
+    print(f'stopped: {stopped}', file=sys.stderr)
+    sys.exit(stopping.CODE)
 
 
 run = functools.partial(settings.run, main)

@@ -50,6 +50,7 @@ def convert(
       be written.
   """
   config = checkpoint.load_config(source)
+  checkpoint.refuse_damaged(source, 'params')
   assets = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   model, size = config.model, assets.vocabulary.size
   dtype = dtype or _stored_dtype(source)

@@ -29,6 +29,7 @@ class Clock:
     self.now = now
     self.seconds = dict.fromkeys(PARTS, 0.0)
     self._known = now()  # all time before is in `seconds`
+    self._begun = self._known
     self._entered = [(self._known, 'start')]  # parts of the host since then, with their begins
 
   def enter(self, part: str) -> float:
@@ -56,6 +57,11 @@ class Clock:
     """Gives all time up to now to its part; no step may be under way."""
     now = self.now()
     self.worked(now, now)
+
+  @property
+  def age(self) -> float:
+    """Seconds since the clock was made."""
+    return self.now() - self._begun
 
   @property
   def goodput(self) -> float:

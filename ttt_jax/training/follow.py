@@ -1,6 +1,6 @@
 """Follows the steps of a run: reads the results of one when the next is under way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -10,7 +10,10 @@ import numpy as np
 from ttt_jax import chips, losses
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
-from ttt_jax.training import metrics, optimizer
+from ttt_jax.training import guard, metrics, optimizer
+from ttt_jax.training import step as step_lib
+
+SKIPPED = 'skipped.jsonl'  # in the folder of a run
 
 
 class Follower:
@@ -19,6 +22,10 @@ class Follower:
   The host is one step ahead of the devices: it dispatches step N, waits for step N - 1, and
   reads its results while the devices work on step N. A thread of its own waits for the end
   of each step, so that the time is right even when the host waits for data meanwhile.
+
+  Attributes:
+    stop: whether some process wanted to stop in one of the steps that were read; all
+      processes read the same steps at the same time.
   """
 
   def __init__(
@@ -28,6 +35,7 @@ class Follower:
     config: config_lib.Config,
     vocabulary_size: int,
     devices: Sequence[Any],
+    skipped: Callable[[int, step_lib.Results], None],
   ):
     """Follows no step yet.
 
@@ -37,8 +45,11 @@ class Follower:
       config: of the run.
       vocabulary_size: ids in use.
       devices: all that work on a step.
+      skipped: is told of a step whose update was skipped, and what it gave.
     """
+    self.stop = False
     self._clock, self._writer, self._train = clock, writer, config.train
+    self._guard, self._skipped = config.guard, skipped
     self._rate = optimizer.learning_rate(config.optimizer, config.train.steps)
     peaks = [chips.peak(device) for device in devices]
     peak = None if None in peaks else sum(peaks)
@@ -48,13 +59,16 @@ class Follower:
     self._results = []  # of the steps since the last report
     self._spent = dict(clock.seconds)  # at the last report
 
-  def follow(self, number: int, begin: float, results: tuple[losses.Sums, jax.Array]) -> None:
+  def follow(self, number: int, begin: float, results: step_lib.Results) -> None:
     """Notes a step that has been dispatched, and reads the one before.
+
+    Raises:
+      DivergedError: too many updates were skipped.
 
     Args:
       number: of the step.
       begin: when it was called; of the first, when it was compiled.
-      results: sums and norm of the gradient, which need not be there yet.
+      results: of the step, which need not be there yet.
     """
     before = self._under_way
     self._under_way = number, begin, self._waiter.submit(self._wait, results)
@@ -81,21 +95,49 @@ class Follower:
     self._clock.worked(begin, end)
     self._results.append(results)
     self._writer.advance()
+    self.stop |= bool(results.stop)
+    if results.verdict.skipped:
+      self._skip(number, results)
     if number % self._train.log_every == 0 or number == self._train.steps:
       self._report(number)
 
+  def _skip(self, number: int, results: step_lib.Results) -> None:
+    self._skipped(number, results)
+    if results.verdict.debt > self._guard.skips:
+      raise guard.DivergedError(
+        f'step {number}: more than {self._guard.skips} updates had to be skipped within about '
+        f'{self._guard.refill} steps (config.guard.skips, config.guard.refill), {SKIPPED} in '
+        'the folder of the run has their records. Start again from an earlier checkpoint, with '
+        'a lower learning rate or without these records'
+      )
+
   def _report(self, number: int) -> None:
     """Of the steps since the last report, and of the time from its end to theirs."""
-    sums, norms = zip(*self._results)
-    total = losses.Sums(*(np.sum(each, 0) for each in zip(*sums)))
+    # Speed is of all steps, losses are of those that were taken.
+    taken = [each for each in self._results if not each.verdict.skipped]
+    total = _total(self._results)
+    verdict = self._results[-1].verdict
+    skips = int(verdict.total)
     now = dict(self._clock.seconds)
     spent = {part: now[part] - self._spent[part] for part in now}
     self._writer.write(
       number,
-      metrics.summarize(total)
-      | {'gradient_norm': float(np.mean(norms)), 'learning_rate': float(self._rate(number - 1))}
-      | metrics.speed(total, len(sums), spent, self._yardstick)
+      (_quality(taken) if taken else {})
+      # Steps that were skipped before have left the schedule where it was.
+      | {'learning_rate': float(self._rate(number - 1 - skips + bool(verdict.skipped)))}
+      | {'skipped': skips}
+      | metrics.speed(total, len(self._results), spent, self._yardstick)
       | {'goodput': self._clock.goodput}
       | metrics.memory(jax.local_devices()),
     )
     self._results, self._spent = [], now
+
+
+def _total(results: Sequence[step_lib.Results]) -> losses.Sums:
+  sums = [each.sums for each in results]
+  return losses.Sums(*(np.sum(each, 0) for each in zip(*sums)))
+
+
+def _quality(taken: Sequence[step_lib.Results]) -> dict[str, float]:
+  norm = float(np.mean([each.norm for each in taken]))
+  return metrics.summarize(_total(taken)) | {'gradient_norm': norm}

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -13,11 +14,30 @@ from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import checkpoint, sharding
+from ttt_jax import checkpoint, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
-from ttt_jax.training import follow, metrics, state, trace
+from ttt_jax.training import follow, ledger, metrics, saver, state, stopping, trace, watchdog
 from ttt_jax.training import program as program_lib
+from ttt_jax.training import step as step_lib
+
+
+class Feed(NamedTuple):
+  """What a run is trained on.
+
+  Attributes:
+    assets: of the data.
+    fingerprints: of the data sets.
+    batches: from a first step, a part's number and the number of parts, yields that part of
+      each global batch.
+    records: names of the records of the global batch of a step, counted from 0.
+  """
+
+  assets: assets_lib.Assets
+  fingerprints: Sequence[str]
+  batches: Callable[[int, int, int], Iterator[batch_lib.Batch]]
+  records: Callable[[int], list[str]]
+
 
 # Judges a model: from its assets, the mesh that parameters lie on, the step and the parameters
 # to figures by name. All processes call it; figures of the first one are written.
@@ -26,83 +46,116 @@ Judge = Callable[[assets_lib.Assets, Mesh, int, Any], dict[str, float]]
 
 def train(
   config: config_lib.Config,
-  assets: assets_lib.Assets,
-  batches: Callable[[int, int, int], Iterator[batch_lib.Batch]],
+  feed: Feed,
   workdir: str | pathlib.Path,
   profiled: range = range(0),
   judge: Judge | None = None,
+  allowed: Sequence[str] = (),
 ) -> state.State:
   """Trains up to `config.train.steps` and returns the last state.
 
   A run that was stopped goes on from its latest checkpoint: 1. the state is laid out,
-  without allocating it; 2. it is filled from the latest checkpoint, else from
+  without allocating it; 2. it is filled from the latest checkpoint that is whole, else from
   `config.init.checkpoint`, else at random; 3. the folder's description is written; 4. the
   batches start at the state's step. They are a function of the step, so nothing else needs
   to be restored.
 
   Args:
     config: all settings.
-    assets: of the data.
-    batches: from a first step, a part's number and the number of parts, yields that part of
-      each global batch.
+    feed: the data.
     workdir: folder of the run.
     profiled: steps of which a trace is written (see `trace`).
     judge: is asked every `config.evaluation.every` steps, and at the end.
+    allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
     CheckpointError: `workdir` holds another kind of run, cannot be written, or is not one
-      folder for all processes.
+      folder for all processes; or its disk is full at the end.
     ConfigError: the mesh does not fit the devices, the model or the batch.
+    DivergedError: too many updates had to be skipped.
+    Stopped: SIGTERM came; what was done is saved.
   """
   clock = clock_lib.Clock()
-  about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  checkpoint.refuse_another(workdir, about)
-  checkpoint.refuse_unshared(workdir)
+  assets = feed.assets
+  about = checkpoint.describe(config, assets.vocabulary.fingerprint, feed.fingerprints)
+  resuming.refuse_another(workdir, about, allowed)
+  resuming.refuse_unshared(workdir)
   mesh = sharding.make_mesh(config.mesh)
   parts = sharding.shard_of_process(mesh, config.data.batch_size)
   program = program_lib.assemble(config, assets.vocabulary, mesh)
   logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
-  with checkpoint.manager(workdir, config.train.keep) as checkpoints:
-    current = _filled(config, assets, program, mesh, checkpoints)
+  done = resuming.newest_whole(workdir)
+  with checkpoint.manager(workdir, config.train.keep, config.train.keep_every) as checkpoints:
+    current = _filled(config, assets, program, mesh, checkpoints, done)
     checkpoint.claim(workdir, about, assets)
     size, start = assets.vocabulary.size, int(current.step)
-    stream = _loaded(batches(start, *parts), mesh, config, size)
-    save = functools.partial(checkpoint.save, checkpoints, about=about)
-    writer = metrics.Writer(workdir, config.train.steps, start, jax.process_index() == 0)
-    follower = follow.Follower(clock, writer, config, size, mesh.devices.flat)
+    stream = _loaded(feed.batches(start, *parts), mesh, config, size)
+    store = saver.Saver(checkpoints, workdir, about)
+    first = jax.process_index() == 0
+    book = ledger.Ledger(workdir, clock, start) if first else None
+    writer = metrics.Writer(workdir, config.train.steps, start, book)
+    skipped = functools.partial(_note_skipped, workdir, feed)
+    follower = follow.Follower(clock, writer, config, size, mesh.devices.flat, skipped)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
 
     def evaluate(number: int, params: Any) -> None:
       writer.write(number, judge(assets, mesh, number, params))
 
     every = config.evaluation.every if judge else 0
-    try:
+    watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
+    with stopping.Notice(config.guard.grace) as notice, watch:
       with contextlib.closing(follower), contextlib.closing(tracer):
         current = run(
           config.train,
           program.step,
           current,
           stream,
-          save,
+          store,
           clock,
           follower,
           tracer,
+          notice,
+          watch,
           every,
           evaluate,
         )
-    finally:
       clock.enter('save')
-      checkpoints.wait_until_finished()
+      store.finish()
   clock.settle()
   logging.info('where the time went: %s', clock)
+  if book:
+    book.note(int(current.step))
+    logging.info('all starts of this run: %s', ledger.summary(workdir))
+  if current.step < config.train.steps:
+    raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
   return current
 
 
-def _filled(config, assets, program: program_lib.Program, mesh, checkpoints) -> state.State:
+def _note_skipped(
+  workdir: str | pathlib.Path, feed: Feed, number: int, results: step_lib.Results
+) -> None:
+  """Tells of a step whose update was skipped, and of the records of its batch."""
+  if jax.process_index() != 0:
+    return
+  loss = float(results.sums.objective / max(float(results.sums.normalizer), 1))
+  records = feed.records(number - 1)
+  logging.error(
+    'step %d: the update is skipped: loss %.4g, norm of the gradient %.4g; its %d records are '
+    'in %s',
+    *(number, loss, results.norm, len(records), follow.SKIPPED),
+  )
+  about = {'step': number, 'loss': str(loss), 'gradient_norm': str(results.norm)}
+  path = pathlib.Path(workdir, follow.SKIPPED)
+  # A full disk does not end a run.
+  with contextlib.suppress(OSError), path.open('a', encoding='utf-8') as lines:
+    lines.write(json.dumps(about | {'records': records}) + '\n')
+
+
+def _filled(config, assets, program, mesh, checkpoints, done: int | None) -> state.State:
   """The state that a run goes on from, or begins with."""
   layout = program.layout
-  if checkpoints.latest_step() is not None:
-    done, *trees = checkpoint.restore(checkpoints, layout.params, layout.optimizer)
+  if done is not None:
+    trees = checkpoint.restore(checkpoints, done, layout.params, layout.optimizer)
     logging.info('going on from step %d', done)
     return state.State(jax.device_put(jax.numpy.int32(done), layout.step.sharding), *trees)
   if config.init.checkpoint:
@@ -142,27 +195,33 @@ def _loaded(stream, mesh, config: config_lib.Config, vocabulary_size: int):
 
 def run(
   train: config_lib.Train,
-  step: Callable[[state.State, batch_lib.Batch], tuple],
+  step: Callable[[state.State, batch_lib.Batch, bool], tuple[state.State, step_lib.Results]],
   current: state.State,
   stream: Iterable[batch_lib.Batch],
-  save: Callable[[int, Any, Any], None],
+  store: saver.Saver,
   clock: clock_lib.Clock,
   follower: follow.Follower,
   tracer: trace.Tracer,
+  notice: stopping.Notice,
+  watch: watchdog.Watchdog,
   every: int = 0,
   evaluate: Callable[[int, Any], None] | None = None,
 ) -> state.State:
-  """Takes a step for each batch and returns the last state.
+  """Takes a step for each batch, or until it is told to stop, and returns the last state.
+
+  The last state is saved, and so are those between when they are due.
 
   Args:
     train: when to save.
     step: as `step.Step`; its first call compiles.
     current: the state to start from.
     stream: batches on the mesh.
-    save: keeps parameters and the optimizer's state under the number of the step.
+    store: keeps states.
     clock: is told what the host does.
     follower: reads and reports what steps give.
     tracer: of some of the steps.
+    notice: of the wish to stop, in this process.
+    watch: is told that something happens.
     every: steps between evaluations, of which one is at the end; 0: none.
     evaluate: is given the number of the step and the parameters.
   """
@@ -172,17 +231,23 @@ def run(
     clock.enter('rest')
     with tracer.before(number):
       begin = clock.enter('compile' if number == first else 'rest')
-      current, *results = step(current, batch)
+      current, results = step(current, batch, notice.given)
       called = clock.enter('rest')
     follower.follow(number, called if number == first else begin, results)
+    watch.alive()
     tracer.after(number)
-    if number % train.checkpoint_every == 0 or number == train.steps:
+    due = number % train.checkpoint_every == 0 or number == train.steps
+    if due or follower.stop:
       follower.catch_up()  # so that what leads up to a checkpoint is reported before it is kept
       clock.enter('save')
-      save(number, current.params, current.optimizer)
+      store.save(number, current.params, current.optimizer)
+      watch.alive()
+    if follower.stop and number < train.steps:
+      break
     if every and (number % every == 0 or number == train.steps):
       follower.catch_up()
       clock.enter('evaluate')
       evaluate(number, current.params)
+      watch.alive()
     clock.enter('data')
   return current

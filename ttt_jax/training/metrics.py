@@ -1,16 +1,21 @@
 """Figures of training, from sums and times, and where reports go."""
 
+import contextlib
 import json
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import tensorboardX
 import tqdm
+from absl import logging
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 from ttt_jax import config as config_lib
 from ttt_jax import losses
 from ttt_jax.model import formula
+from ttt_jax.training import ledger
 
 
 def summarize(sums: losses.Sums) -> dict[str, float]:
@@ -102,15 +107,22 @@ def memory(devices: Sequence[Any]) -> dict[str, float]:
 class Writer:
   """Writes reports to `metrics.jsonl`, tensorboard files and a bar on the console.
 
-  Only the process that made it writes; the others pass `enabled=False`.
+  Only the process that has a ledger writes; it gets a line with each report. A report that
+  cannot be written, since the disk is full, is lost, and does not end the run.
   """
 
-  def __init__(self, directory: str | pathlib.Path, steps: int, start: int, enabled: bool):
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    steps: int,
+    start: int,
+    book: ledger.Ledger | None,
+  ):
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
-    self._enabled = enabled
-    if enabled:
+    self._enabled, self._book = book is not None, book
+    if self._enabled:
       self._path = pathlib.Path(directory, 'metrics.jsonl')
-      self._board = tensorboardX.SummaryWriter(str(directory))
+      self._prefix, self._board = str(pathlib.Path(directory, 'events')), None
       self._bar = tqdm.tqdm(total=steps, initial=start, desc='train', unit='step')
 
   def advance(self) -> None:
@@ -122,18 +134,33 @@ class Writer:
     """Writes a report."""
     if not self._enabled:
       return
-    with self._path.open('a', encoding='utf-8') as lines:
-      lines.write(json.dumps({'step': step, **figures}) + '\n')
-    for name, value in figures.items():
-      self._board.add_scalar(name, value, step)
+    try:
+      with self._path.open('a', encoding='utf-8') as lines:
+        lines.write(json.dumps({'step': step, **figures}) + '\n')
+      self._show(step, figures)
+    except OSError as error:
+      self._board = None  # a record of it may be half written: the next one gets another file
+      logging.error('ALARM: the report of step %d is lost: %s', step, error)
+    self._book.note(step)
     shown = ('text_loss', 'audio_loss', 'audio_accuracy')
     parts = {name: f'{figures[name]:.3f}' for name in shown if name in figures}
     if 'tokens_per_second' in figures:
       parts |= {'tok/s': f'{figures["tokens_per_second"]:.0f}'}
       self._bar.set_postfix(parts)
 
+  def _show(self, step: int, figures: dict[str, float]) -> None:
+    """Writes the tensorboard files, here: a thread of tensorboardX would die of a full disk."""
+    self._board = self._board or event_file_writer.EventsWriter(self._prefix)
+    scalars = [summary.scalar(name, value).value[0] for name, value in figures.items()]
+    about = event_pb2.Event(wall_time=time.time(), step=step)
+    about.summary.value.extend(scalars)
+    self._board.write_event(about)
+    self._board.flush()
+
   def close(self) -> None:
     """Closes the files and the bar."""
     if self._enabled:
-      self._board.close()
+      with contextlib.suppress(OSError):
+        if self._board:
+          self._board.close()
       self._bar.close()

@@ -9,7 +9,7 @@ from ttt_jax import config as config_lib
 from ttt_jax import sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import transformer
-from ttt_jax.training import optimizer, state, step
+from ttt_jax.training import guard, optimizer, state, step
 
 
 class Program(NamedTuple):
@@ -41,6 +41,7 @@ def assemble(
   sharding.check_batch(mesh, data.batch_size, data.row_length, train.accumulate)
   model = transformer.Transformer(config.model, vocabulary.size)
   rule = optimizer.make(config.optimizer, train.steps, train.freeze)
+  rule = guard.guarded(rule, config.guard)
   layout = state.layout(model, rule, mesh)
   made = step.Step(
     model,

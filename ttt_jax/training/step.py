@@ -1,16 +1,20 @@
 """One step of training: a pure function of the state and a batch."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 from ttt_jax import losses, sharding
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import transformer
+from ttt_jax.training import guard
 from ttt_jax.training import optimizer as optimizer_lib
 from ttt_jax.training import state as state_lib
 
@@ -51,6 +55,22 @@ def _accumulated(of_part, params, batch: batch_lib.Batch, parts: int):
   return jax.lax.scan(add, zeros, split)[0]
 
 
+class Results(NamedTuple):
+  """What a step tells beside the next state; the same in all processes.
+
+  Attributes:
+    sums: of the batch.
+    norm: float32 [], of the gradient before clipping.
+    verdict: whether the update was made.
+    stop: bool [], whether a process wanted to stop when it called the step.
+  """
+
+  sums: losses.Sums
+  norm: jax.Array
+  verdict: guard.Verdict
+  stop: jax.Array
+
+
 class Step:
   """The compiled step, a function of the state and a global batch."""
 
@@ -71,7 +91,7 @@ class Step:
       model: the network.
       vocabulary: its ids.
       objective: of the batch.
-      optimizer: moves the parameters.
+      optimizer: moves the parameters, under a guard (see `guard.guarded`).
       mesh: on which everything lies.
       shardings: of the state.
       freeze: names the parameters that get no gradient (see `optimizer.frozen`).
@@ -79,7 +99,7 @@ class Step:
         them.
     """
 
-    def step(state, batch):
+    def step(state, batch, stop):
       still = optimizer_lib.frozen(state.params, freeze)
 
       def of_part(params, part):
@@ -90,35 +110,48 @@ class Step:
       gradient, sums = _accumulated(of_part, state.params, batch, parts)
       divisor = jnp.maximum(sums.normalizer, 1)
       gradient = jax.tree.map(lambda g: g / divisor, gradient)
-      updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-      params = optax.apply_updates(state.params, updates)
       norm = optax.global_norm(gradient).astype(jnp.float32)
-      return state_lib.State(state.step + 1, params, moments), sums, norm
+      told = {'loss': sums.objective / divisor, 'norm': norm}
+      updates, moments = optimizer.update(gradient, state.optimizer, state.params, **told)
+      params = optax.apply_updates(state.params, updates)
+      results = Results(sums, norm, guard.verdict(moments), stop.any())
+      return state_lib.State(state.step + 1, params, moments), results
 
-    self._mesh = mesh
+    each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))  # device has a voice
+    self._mesh, self._voices = mesh, jax.ShapeDtypeStruct((mesh.size,), bool, sharding=each)
+    self._wishes = {}
     self._step = jax.jit(
       step,
-      in_shardings=(shardings, sharding.of_batch(mesh)),
-      out_shardings=(shardings, sharding.replicated(mesh), sharding.replicated(mesh)),
+      in_shardings=(shardings, sharding.of_batch(mesh), each),
+      out_shardings=(shardings, sharding.replicated(mesh)),
       donate_argnums=0,
     )
 
   def __call__(
-    self, state: state_lib.State, batch: batch_lib.Batch
-  ) -> tuple[state_lib.State, losses.Sums, jax.Array]:
+    self, state: state_lib.State, batch: batch_lib.Batch, stop: bool = False
+  ) -> tuple[state_lib.State, Results]:
     """Takes a step.
 
     Args:
       state: on the mesh; its memory is taken over.
       batch: a global one, on the mesh.
+      stop: whether this process wants to stop, of which all are told.
 
     Returns:
-      The next state, the batch's sums, and the norm of the gradient before clipping.
+      The next state, and what the step tells.
     """
     with jax.set_mesh(self._mesh), nn.logical_axis_rules(sharding.RULES):
-      return self._step(state, batch)
+      return self._step(state, batch, self._wish(stop))
+
+  def _wish(self, stop: bool) -> jax.Array:
+    """`stop` on all devices of this process; what it was made of once serves again."""
+    if stop not in self._wishes:
+      each, shape = self._voices.sharding, self._voices.shape
+      own = np.full(len(each.addressable_devices), stop)
+      self._wishes[stop] = jax.make_array_from_process_local_data(each, own, shape)
+    return self._wishes[stop]
 
   def lower(self, state: state_lib.State, batch: batch_lib.Batch) -> jax.stages.Lowered:
     """The step for arguments of these shapes, which may be abstract, ready to compile."""
     with jax.set_mesh(self._mesh), nn.logical_axis_rules(sharding.RULES):
-      return self._step.lower(state, batch)
+      return self._step.lower(state, batch, self._voices)

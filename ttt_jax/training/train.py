@@ -1,6 +1,7 @@
 """Trains on data sets of records."""
 
 import pathlib
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -15,6 +16,7 @@ def train(
   profiled: range = range(0),
   judge: loop.Judge | None = None,
   kind: type[rows.Rows] = rows.Rows,
+  allowed: Sequence[str] = (),
 ) -> state.State:
   """Opens the data sets that `config.data` names and trains on it in `workdir`.
 
@@ -24,9 +26,11 @@ def train(
     profiled: steps of which traces are written (see `trace`).
     judge: is asked as `loop.train` says.
     kind: of rows that documents are made into; others are for comparison.
+    allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
     UserError: the data set, the folder or the settings cannot be used.
+    Stopped: the run was told to stop.
   """
   data = config.data
   sources = mixture.open_all(data)
@@ -52,4 +56,15 @@ def train(
       workers=data.workers,
     )
 
-  return loop.train(config, sources[0].assets, batches, workdir, profiled, judge)
+  def records(step: int) -> list[str]:
+    first = step * data.batch_size
+    found = (stream.plan.records(row) for row in range(first, first + data.batch_size))
+    return [
+      f'{sources[which].directory}: {sources[which][record].key}'
+      for pairs in found
+      for which, record in pairs
+    ]
+
+  fingerprints = [source.fingerprint for source in sources]
+  feed = loop.Feed(sources[0].assets, fingerprints, batches, records)
+  return loop.train(config, feed, workdir, profiled, judge, allowed)

@@ -1,0 +1,194 @@
+"""Steps of a run that were damaged, one kind of file and one kind of damage after the other."""
+
+import errno
+import hashlib
+import os
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ttt_jax import checkpoint, hashes, resuming
+from ttt_jax.cli import checkpoint as tool
+
+
+def flip(path: pathlib.Path) -> None:
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  path.write_bytes(content)
+
+
+def zero(path: pathlib.Path) -> None:
+  path.write_bytes(bytes(path.stat().st_size))
+
+
+def truncate(path: pathlib.Path) -> None:
+  os.truncate(path, path.stat().st_size // 2)
+
+
+DAMAGES = {each.__name__: each for each in (flip, zero, truncate, os.remove)}
+
+
+def state(step: int):
+  params = {'a': jnp.full((300, 4), step, jnp.float32), 'b': {'c': jnp.arange(8.0) + step}}
+  return params, {'m': jnp.full(10, -step), 'n': jnp.int32(step)}
+
+
+def save(workdir, steps, keep=2, every=0):
+  with checkpoint.manager(workdir, keep, every) as checkpoints:
+    for step in steps:
+      checkpoint.save(checkpoints, step, *state(step), {'about': 'a run'})
+    checkpoints.wait_until_finished()
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('saved')
+  save(workdir, [1, 2])
+  return workdir
+
+
+@pytest.fixture
+def run(saved, tmp_path):
+  """A run with the steps 1 and 2."""
+  shutil.copytree(saved, tmp_path / 'run')
+  return tmp_path / 'run'
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def test_every_file_of_a_step_is_hashed_before_it_has_its_name(tmp_path, monkeypatch):
+  seen = []
+  write = hashes.write
+
+  def watched(folder):
+    seen.append((folder.name, checkpoint.steps(tmp_path)))
+    write(folder)
+
+  monkeypatch.setattr(hashes, 'write', watched)
+  save(tmp_path, [5])
+  assert [steps for _, steps in seen] == [[]] and checkpoint.steps(tmp_path) == [5]
+  step = checkpoint.folder(tmp_path, 5)
+  assert len(files(step)) > 10 and not hashes.damage(step)
+  assert os.listdir(tmp_path / checkpoint.DIRECTORY) == ['5']
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_step_with_any_file_damaged_is_set_aside_for_the_one_before(run, damage):
+  names = [path.relative_to(run) for path in files(checkpoint.folder(run, 2))]
+  kinds = {name.name if len(name.name) < 20 else 'data' for name in names}
+  assert kinds >= {'hashes.json', 'manifest.ocdbt', '_METADATA', 'metadata', 'data'}
+  whole = run.with_name('whole')
+  shutil.copytree(run, whole)
+  for number, name in enumerate(names):
+    DAMAGES[damage](run / name)
+    assert resuming.newest_whole(run) == 1, name
+    aside = run / checkpoint.DAMAGED / (f'2.{number}' if number else '2')
+    assert len(files(aside)) == len(names) - (damage == 'remove')
+    shutil.copytree(checkpoint.folder(whole, 2), checkpoint.folder(run, 2))
+  assert resuming.newest_whole(run) == 2
+
+
+def test_what_is_restored_is_what_was_saved_before_the_damage(run):
+  flip(max(files(checkpoint.folder(run, 2) / 'params'), key=lambda path: path.stat().st_size))
+  with pytest.raises(
+    checkpoint.CheckpointError, match=r'checkpoints/2 is damaged: params/.* has'
+  ):
+    checkpoint.restore_params(run)
+  step = resuming.newest_whole(run)
+  with checkpoint.manager(run, 2) as checkpoints:
+    got = checkpoint.restore(checkpoints, step, *state(0))
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(state(1))):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_readers_of_parameters_do_not_mind_the_optimizer(run):
+  flip(checkpoint.folder(run, 2) / 'optimizer' / '_METADATA')
+  np.testing.assert_array_equal(checkpoint.restore_params(run)['a'], state(2)[0]['a'])
+
+
+def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
+  checkpoint.folder(run, 9).mkdir()
+  shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 8))
+  shutil.rmtree(checkpoint.folder(run, 8) / 'optimizer')
+  (checkpoint.folder(run, 2) / 'params' / 'more').touch()
+  (checkpoint.folder(run, 1) / '.nfs0001').touch()  # network file systems leave such
+  assert resuming.newest_whole(run) == 1
+  assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '8', '9']
+
+
+@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
+def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
+  run, monkeypatch, code, damaged
+):
+  digest = hashlib.file_digest
+
+  def read(file, kind):
+    if '2/metadata/metadata' in file.name:
+      raise OSError(code, os.strerror(code))
+    return digest(file, kind)
+
+  monkeypatch.setattr(hashlib, 'file_digest', read)
+  if damaged:
+    assert resuming.newest_whole(run) == 1
+  else:
+    with pytest.raises(OSError, match=os.strerror(code)):
+      resuming.newest_whole(run)
+    assert checkpoint.steps(run) == [1, 2]
+  with pytest.raises(OSError, match=os.strerror(code) if not damaged else 'just written'):
+    hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
+
+
+def test_a_run_without_a_whole_step_does_not_begin_anew(run, tmp_path):
+  assert resuming.newest_whole(tmp_path / 'new') is None
+  for step in (1, 2):
+    truncate(checkpoint.folder(run, step) / 'params' / '_METADATA')
+  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint is whole'):
+    resuming.newest_whole(run)
+  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint is whole'):
+    resuming.newest_whole(run)  # a second start must not take the run for a new one
+
+
+def test_a_save_that_was_cut_off_leaves_nothing(run, monkeypatch):
+  def fail(folder):
+    raise OSError(28, 'No space left on device')
+
+  with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+    patch.setattr(hashes, 'write', fail)
+    save(run, [3])
+  assert checkpoint.steps(run) == [1, 2]  # nothing was deleted for it
+  save(run, [3])
+  assert sorted(os.listdir(run / checkpoint.DIRECTORY)) == ['2', '3']
+
+
+def test_the_latest_steps_and_every_nth_are_kept(tmp_path):
+  save(tmp_path, range(1, 8), keep=1, every=3)
+  assert checkpoint.steps(tmp_path) == [3, 6, 7]
+
+
+def test_pruning_keeps_the_same_and_never_for_a_damaged_step(tmp_path):
+  save(tmp_path, range(1, 8), keep=9)
+  flip(checkpoint.folder(tmp_path, 7) / hashes.FILE)
+  with pytest.raises(checkpoint.CheckpointError, match='7 is damaged'):
+    checkpoint.prune(tmp_path, 1, 3)
+  assert resuming.newest_whole(tmp_path) == 6
+  assert checkpoint.prune(tmp_path, 2, 3) == [1, 2, 4]
+  assert checkpoint.steps(tmp_path) == [3, 5, 6] and checkpoint.prune(tmp_path, 2, 3) == []
+
+
+def test_the_tool_tells_what_is_whole(run, capsys):
+  assert tool.verify(run) == 0
+  flip(checkpoint.folder(run, 1) / 'metadata' / 'metadata')
+  assert tool.verify(run) == 1
+  said = capsys.readouterr().out
+  assert '1: damaged' in said and 'metadata/metadata has changed' in said and '2: whole' in said
+  assert checkpoint.steps(run) == [1, 2]  # it only looks
+  resuming.set_aside(run, 1)
+  tool.show(run)
+  said = capsys.readouterr().out
+  assert 'damaged/1' in said and '2' in said

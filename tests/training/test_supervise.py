@@ -1,0 +1,126 @@
+"""Commands that fail, and are started again."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import make_config
+from machines import by_linux
+
+from ttt_jax.training import supervise
+
+# A run: its n-th start saves the steps, and ends in the ways, that it was told for it.
+RUN = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+starts = folder / 'starts'
+starts.touch()
+starts.write_text(starts.read_text() + 'x')
+step, end = eval(sys.argv[2])[len(starts.read_text()) - 1]
+(folder / 'checkpoints' / str(step)).mkdir(parents=True, exist_ok=True)
+print('train:  10%|#  | 1/9', file=sys.stderr)
+if end == 'kill':
+  os.kill(os.getpid(), signal.SIGKILL)
+if end == 'wait':
+  (folder / 'waits').touch()
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  time.sleep(60)
+if end == 'stopped':  # it leaves a process behind that cannot end by itself, with its stderr
+  import subprocess
+  left = subprocess.Popen([sys.executable, '-S', '-E', '-c', 'import time; time.sleep(99)'])
+  left.send_signal(signal.SIGSTOP)
+  (folder / 'left').write_text(str(left.pid))
+  os._exit(142)
+sys.exit(end)
+"""
+
+
+def alive(pid) -> bool:
+  try:
+    return pathlib.Path(f'/proc/{pid}/stat').read_text().split()[2] != 'Z'
+  except OSError:
+    return False
+
+
+def run(folder, *starts, failures=3):
+  settings = make_config(guard__failures=failures, guard__backoff=0.001).guard
+  command = [sys.executable, '-S', '-E', '-c', RUN, str(folder), repr(starts)]
+  return supervise.supervise(command, str(folder), settings)
+
+
+def starts(folder):
+  return len((folder / 'starts').read_text())
+
+
+def test_a_run_is_started_again_until_it_is_done(tmp_path, caplog):
+  assert run(tmp_path, (3, 'kill'), (3, 142), (7, 143), (9, 0)) == 0
+  assert starts(tmp_path) == 4
+  for reason in ('SIGKILL', 'nothing moved any more', 'it was told to stop'):
+    assert reason in caplog.text
+
+
+def test_progress_forgives_failures_and_without_it_the_reason_is_told(tmp_path):
+  ends = [(1, 'boom'), (1, 'boom'), (2, 'boom'), (2, 'boom'), (2, 'bang')]
+  with pytest.raises(supervise.GivenUp, match='after 3 failures .*exit code 1: bang$'):
+    run(tmp_path, *ends)
+  assert starts(tmp_path) == 5
+
+
+def test_a_step_that_was_there_before_is_no_progress(tmp_path):
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
+  with pytest.raises(supervise.GivenUp, match='after 2 failures'):
+    run(tmp_path, (4, 1), (5, 1), failures=2)
+
+
+def test_what_only_a_user_can_mend_is_not_tried_again(tmp_path):
+  (tmp_path / 'checkpoints' / '0').mkdir(parents=True)
+  with pytest.raises(supervise.GivenUp, match='error: no such data'):
+    run(tmp_path, (0, 'error: no such data'))
+  assert starts(tmp_path) == 1
+
+
+def test_sigterm_is_passed_on_and_ends_it(tmp_path):
+  def tell():
+    while not (tmp_path / 'waits').exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  teller = threading.Thread(target=tell)
+  teller.start()
+  assert run(tmp_path, (3, 'wait'), (9, 0)) == 143
+  teller.join()
+  assert starts(tmp_path) == 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@by_linux
+def test_what_a_run_leaves_behind_is_ended_before_the_next_start(tmp_path):
+  assert run(tmp_path, (3, 'stopped'), (9, 0)) == 0
+  left = (tmp_path / 'left').read_text()
+  end = time.monotonic() + 60
+  while alive(left):
+    assert time.monotonic() < end, 'it is still there'
+    time.sleep(0.05)
+
+
+SUPERVISED = """
+import signal, sys, time
+from ttt_jax.training import supervise
+supervise.end_with_input()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print('ready', flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_ends_when_its_supervisor_does(tmp_path):
+  pipe = subprocess.PIPE
+  command = [sys.executable, '-c', SUPERVISED]
+  with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+    assert process.stdout.readline() == 'ready\n' and process.poll() is None
+    process.stdin.close()
+    assert process.wait(60) == 7

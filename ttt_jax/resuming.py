@@ -1,0 +1,184 @@
+"""What a run that goes on may find changed: its settings, its folder, and its checkpoints."""
+
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from ttt_jax import checkpoint
+from ttt_jax import config as config_lib
+
+# What may change from one start of a run to the next without changing what it learns from, or
+# what it is: where data lie, who makes batches, how the model is computed.
+_FREE = (
+  'data.directory',
+  'data.threads',
+  'data.workers',
+  *(f'model.{key}' for key in config_lib.HOW_COMPUTED),
+)
+_FIXED = ('vocabulary', 'records', 'seed', 'data', 'mask', 'objective', 'model', 'train.freeze')
+
+
+def refuse_another(
+  workdir: str | pathlib.Path, described: dict, allowed: Sequence[str] = ()
+) -> None:
+  """Shows which settings differ from those of the run in a folder, and refuses another run.
+
+  What may change from one start of a run to the next is how long it trains, how it is
+  computed and laid on devices, how it decodes, the rates of its optimizer, and the weights
+  of its data sets in the steps to come. All else makes other batches or another network.
+
+  Args:
+    workdir: folder of the run.
+    described: the run that is to go on there, as `checkpoint.describe` gives it.
+    allowed: names of settings that may differ all the same, such as `data.row_length`.
+
+  Raises:
+    CheckpointError: names all settings that differ and may not.
+    ConfigError: there is no setting of a name in `allowed`.
+  """
+  if '://' in str(workdir):
+    raise checkpoint.CheckpointError(
+      f'{workdir}: not a folder; mount the storage and name the folder'
+    )
+  known = [name for name, _ in _flat(described)]
+  for name in allowed:
+    if name not in known:
+      raise config_lib.ConfigError(
+        f'--allow: no setting {name}{config_lib.nearest(name, known)}'
+      )
+  if not pathlib.Path(workdir, checkpoint.CONFIG).exists():
+    return
+  differ = list(_differences(checkpoint.described(workdir), described))
+  refused = [each for each in differ if _matters(workdir, *each) and each[0] not in allowed]
+  if differ:
+    lines = [f'  {name}: {was} -> {now}' for name, was, now in differ]
+    logging.info('%s goes on with other settings:\n%s', workdir, '\n'.join(lines))
+  if refused:
+    said = ', '.join(f'another {name} ({was}; now {now})' for name, was, now in refused)
+    names = ','.join(name for name, _, _ in refused)
+    raise checkpoint.CheckpointError(
+      f'{workdir} holds a run with {said}: use another folder, or, where you mean this run to '
+      f'go on with other batches or another network, --allow={names}'
+    )
+
+
+def _matters(workdir: str | pathlib.Path, name: str, was: Any, now: Any) -> bool:
+  """Whether a setting that differs makes it another run."""
+  if name == 'data.changes':
+    return _until(workdir, was) != _until(workdir, now)
+  return (name in _FIXED or name.split('.')[0] in _FIXED) and name not in _FREE
+
+
+def _until(workdir: str | pathlib.Path, changes: list) -> list:
+  """Of changes that begin with a step, those of steps that the run in `workdir` has done."""
+  try:
+    done = checkpoint.latest(workdir)
+  except checkpoint.CheckpointError:
+    return []
+  return [change for change in changes if change[0] < done]
+
+
+def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
+  """Refuses a folder that is another one on the machine of another process.
+
+  Each process would keep its part of a checkpoint to itself, and no checkpoint could be read.
+
+  Args:
+    workdir: folder of the run, which is made.
+    patience: seconds until what one process writes must be seen by all; file systems of
+      networks take their time.
+
+  Raises:
+    CheckpointError: in all processes, if some do not see what the first one writes.
+  """
+  if jax.process_count() == 1:
+    return
+  token = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31))
+  mark = pathlib.Path(workdir, f'.shared-{token}')
+  if jax.process_index() == 0:
+    with contextlib.suppress(OSError):  # then none will see it
+      mark.parent.mkdir(parents=True, exist_ok=True)
+      mark.touch()
+  end = time.monotonic() + patience
+  while not (found := mark.exists()) and time.monotonic() < end:
+    time.sleep(0.1)
+  blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(found)))
+  if found and jax.process_index() == 0:
+    mark.unlink()
+  if blind.size:
+    raise checkpoint.CheckpointError(
+      f'{workdir} is not one folder for all processes: what process 0 writes to it, '
+      f'processes {blind.tolist()} do not see; mount one storage on every machine'
+    )
+
+
+def newest_whole(workdir: str | pathlib.Path) -> int | None:
+  """The latest step that is as it was written, once what is damaged has been set aside.
+
+  All processes call it: each reads a part of the files. Damaged steps that are newer are
+  moved to the folder `damaged`, and stay there.
+
+  Returns:
+    The step; None if none was ever saved.
+
+  Raises:
+    CheckpointError: steps were damaged, now or before, and none is left.
+  """
+  while True:
+    newest = max(checkpoint.steps(workdir), default=-1)
+    aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
+    # The first process decides: others may see what it renames later than it does.
+    newest, aside = map(int, multihost_utils.broadcast_one_to_all(np.array([newest, aside])))
+    if newest < 0 and not aside:
+      return None
+    if newest < 0:
+      raise checkpoint.CheckpointError(
+        f'{workdir}: no checkpoint is whole; what is left of them lies in the folder '
+        f'{checkpoint.DAMAGED}. Bring back a copy of one, or move it away to begin anew'
+      )
+    if not checkpoint.damage(workdir, newest):
+      return newest
+    if jax.process_index() == 0:
+      set_aside(workdir, newest)
+
+
+def set_aside(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
+  """Moves a step to the folder `damaged`, under a name that is free; returns its new place."""
+  home = pathlib.Path(workdir, checkpoint.DAMAGED)
+  home.mkdir(exist_ok=True)
+  number, target = 0, home / str(step)
+  while target.exists():
+    number += 1
+    target = home / f'{step}.{number}'
+  checkpoint.folder(workdir, step).rename(target)
+  logging.error('step %d of %s is damaged, and now lies in %s', step, workdir, target)
+  return target
+
+
+def _differences(old: dict, new: dict) -> Iterator[tuple[str, Any, Any]]:
+  """Settings that differ, by dotted name: name, old value, new value."""
+  was, now = dict(_flat(old)), dict(_flat(new))
+  for name in dict.fromkeys([*was, *now]):
+    if was.get(name) != now.get(name):
+      yield name, was.get(name), now.get(name)
+
+
+def _flat(described: dict) -> Iterator[tuple[str, Any]]:
+  """All that a run says of itself, by dotted name."""
+  # JSON knows no tuples: both sides are compared as JSON has them.
+  described = json.loads(json.dumps(described))
+  for part, value in (described | described['config']).items():
+    if part == 'config':
+      continue
+    if isinstance(value, dict):
+      yield from ((f'{part}.{name}', each) for name, each in value.items())
+    else:
+      yield part, value

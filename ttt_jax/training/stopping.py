@@ -1,0 +1,50 @@
+"""Ends a run that was told to, with a checkpoint, and within a stated time."""
+
+import os
+import signal
+import sys
+import threading
+
+CODE = 128 + signal.SIGTERM  # of the process, as a shell has it
+
+
+class Stopped(Exception):
+  """A run has ended before its last step because it was told to; all that it did is saved."""
+
+
+class Notice:
+  """A context in which SIGTERM is a wish, for the loop to grant, and not the end.
+
+  If the context is not left `grace` seconds after it, whatever holds it up, the process ends
+  then; a checkpoint that is not whole by that time is lost. Outside the main thread, where
+  signals cannot be handled, it does nothing.
+
+  Attributes:
+    given: whether SIGTERM came.
+  """
+
+  def __init__(self, grace: float):
+    """Changes nothing yet."""
+    self.given = False
+    self._timer, self._before = threading.Timer(grace, self._end), None
+    self._timer.daemon, self._grace = True, grace
+
+  def __enter__(self) -> 'Notice':
+    if threading.current_thread() is threading.main_thread():
+      self._before = signal.signal(signal.SIGTERM, self._take)
+    return self
+
+  def __exit__(self, *error) -> None:
+    self._timer.cancel()
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
+
+  def _take(self, number, frame) -> None:
+    if not self.given:
+      self.given = True
+      self._timer.start()
+
+  def _end(self) -> None:
+    said = f'no end {self._grace:g} s after SIGTERM (config.guard.grace): gone without saving'
+    print(said, file=sys.stderr, flush=True)
+    os._exit(CODE)

@@ -1,0 +1,141 @@
+"""Starts a run again when it ends before its time, and gives up where that does not help."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from absl import logging
+
+from ttt_jax import checkpoint
+from ttt_jax import config as config_lib
+from ttt_jax.training import stopping, watchdog
+
+_MOST = 64  # times the first wait that a wait is at most
+_MEANS = {stopping.CODE: 'it was told to stop', watchdog.CODE: 'nothing moved any more'}
+
+
+class GivenUp(Exception):
+  """A run has failed too often without progress; the message has the last reason."""
+
+
+def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) -> int:
+  """Runs `command` until it is done.
+
+  When it fails it is started again, after a wait that doubles each time. Progress is a
+  checkpoint with a higher step than all before; after it, counting begins anew. SIGTERM and
+  Ctrl-C are passed on as SIGTERM, and then the command is not started again.
+
+  Args:
+    command: trains in `workdir`, and ends when its standard input does (see `end_with_input`):
+      then the one who supervises it has ended.
+    workdir: folder of the run.
+    settings: how often, and how long to wait.
+
+  Returns:
+    The exit code: 0, or that of the command when it was told to stop.
+
+  Raises:
+    GivenUp: it failed `settings.failures` times in a row without progress, or for a reason
+      that only a user can mend before there was any.
+  """
+  runner = _Runner(command)
+  best, failures, moved = max(checkpoint.steps(workdir), default=-1), 0, False
+  with runner.forwarding():
+    while True:
+      code, last = runner.run()
+      if code == 0 or runner.told.is_set():
+        return code
+      step = max(checkpoint.steps(workdir), default=-1)
+      if step > best:
+        best, failures, moved = step, 0, True
+      failures += 1
+      reason = f'{_said(code)}{": " if last else ""}{last}'
+      if failures >= settings.failures or (last.startswith('error:') and not moved):
+        raise GivenUp(f'given up after {failures} failures without progress; {reason}')
+      wait = settings.backoff * min(2 ** (failures - 1), _MOST)
+      logging.error(
+        'training has ended (%s). It is started again in %g s, from step %d; failures without '
+        'progress: %d of %d',
+        *(reason, wait, max(best, 0), failures, settings.failures),
+      )
+      if runner.told.wait(wait):
+        return stopping.CODE
+
+
+def end_with_input() -> None:
+  """Makes this process get SIGTERM when its standard input ends."""
+
+  def wait() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=wait, name='end with input', daemon=True).start()
+
+
+class _Runner:
+  """Runs a command again and again, shows what it writes, and passes signals on."""
+
+  def __init__(self, command: Sequence[str]):
+    self.told = threading.Event()
+    self._command, self._process = command, None
+
+  @contextlib.contextmanager
+  def forwarding(self):
+    """A context in which signals go to the command."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, self._pass_on) for number in numbers]
+    try:
+      yield
+    finally:
+      for number, handler in zip(numbers, before):
+        signal.signal(number, handler)
+
+  def run(self) -> tuple[int, str]:
+    """Runs it once; its exit code, and the last line that it wrote to stderr."""
+    pipe = subprocess.PIPE
+    self._process = subprocess.Popen(
+      self._command, stdin=pipe, stderr=pipe, start_new_session=True
+    )
+    if self.told.is_set():  # while it was started
+      self._process.terminate()
+    tail = []
+    copier = threading.Thread(target=_copy, args=(self._process.stderr, tail), daemon=True)
+    copier.start()
+    code = self._process.wait()
+    # Workers that were stopped, or are stuck, would hold memory, and its stderr open.
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, signal.SIGKILL)
+    copier.join(10)
+    return code, _last_line(b''.join(tail))
+
+  def _pass_on(self, number, frame) -> None:
+    self.told.set()
+    if self._process and self._process.poll() is None:
+      self._process.terminate()
+
+
+def _copy(source: BinaryIO, tail: list[bytes]) -> None:
+  """Copies what comes to stderr, as it comes, and keeps the end of it in `tail`."""
+  while part := source.read1():
+    tail[:] = [b''.join([*tail, part])[-(2**16) :]]
+    with contextlib.suppress(OSError):  # a full disk behind the log
+      sys.stderr.buffer.write(part)
+      sys.stderr.buffer.flush()
+
+
+def _last_line(text: bytes) -> str:
+  """The last line that is no bar of progress."""
+  lines = text.decode(errors='replace').splitlines()
+  return next((line for line in reversed(lines) if line.strip() and '%|' not in line), '')
+
+
+def _said(code: int) -> str:
+  """What an exit code means."""
+  if code < 0:
+    return f'ended by {signal.Signals(-code).name}'
+  return f'exit code {code}' + (f', {_MEANS[code]}' if code in _MEANS else '')
