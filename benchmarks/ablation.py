@@ -164,7 +164,7 @@ def figures(results: dict) -> dict[str, float]:
   """The figures of a run that the table shows, by name."""
   out = {}
   for task, about in results['tasks'].items():
-    for metric, found in about['metrics'].items():
+    for metric, found in about['figures'].items():
       for one in found['checkpoints'].values():
         if one is not None:
           out[f'{task} {metric}'] = one['value']
