@@ -124,3 +124,10 @@ def test_a_run_ends_when_its_supervisor_does(tmp_path):
     assert process.stdout.readline() == 'ready\n' and process.poll() is None
     process.stdin.close()
     assert process.wait(60) == 7
+
+
+def test_a_run_may_end_before_its_supervisor():
+  script = SUPERVISED.replace('time.sleep(60)', 'sys.exit(3)')
+  command = [sys.executable, '-c', script]
+  with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+    assert process.wait(60) == 3

@@ -71,7 +71,8 @@ def end_with_input() -> None:
   """Makes this process get SIGTERM when its standard input ends."""
 
   def wait() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 2**10):  # not sys.stdin: Python aborts at its end when a thread reads that
+      pass
     os.kill(os.getpid(), signal.SIGTERM)
 
   threading.Thread(target=wait, name='end with input', daemon=True).start()
