@@ -140,12 +140,11 @@ def _free_port() -> int:
 
 
 def _children(pid: int) -> list[int]:
-  try:
-    return [
-      int(word) for word in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    ]
-  except OSError:
-    return []
+  found = []
+  for path in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):  # each thread has its own
+    with contextlib.suppress(OSError):
+      found += map(int, path.read_text().split())
+  return found
 
 
 def _command_of(pid: int) -> bytes:
