@@ -178,7 +178,7 @@ class _DiffusedDecoder(_Decoder):
           for head, one in zip(heads, said)
         ]
         query = np.stack([np.arange(len(one) - size, len(one)) for one in said])
-        found = self._ask(said, ends, query)[: len(said)]
+        found = self._ask(said, ends, query)[: len(said)].copy()
         found[..., v.mask] = -np.inf
         odds = np.asarray(jax.nn.softmax(found, -1).max(-1))
         for i, one in enumerate(said):
