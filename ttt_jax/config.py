@@ -6,33 +6,13 @@ value out of range.
 """
 
 import dataclasses
-import difflib
 import os
 import re
-import types
 from collections.abc import Mapping
 from typing import Any
 
-from ttt_jax import errors
-
-
-class ConfigError(errors.UserError):
-  """A setting does not exist, is missing, or has an impossible value."""
-
-
-def _require(condition: bool, key: str, value: Any, what: str) -> None:
-  if not condition:
-    raise ConfigError(f'config.{key} is {value!r}, but must be {what}')
-
-
-def _one_of(key: str, value: Any, options: tuple[str, ...]) -> None:
-  _require(value in options, key, value, 'one of ' + ', '.join(map(repr, options)))
-
-
-def _positive(prefix: str, settings: Any, *names: str) -> None:
-  for name in names:
-    value = getattr(settings, name)
-    _require(value > 0, f'{prefix}.{name}', value, 'above 0')
+from ttt_jax import checks
+from ttt_jax.checks import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +31,25 @@ class Data:
   workers: int
 
   def __post_init__(self):
-    _positive('data', self, 'temperature', 'row_length', 'batch_size', 'window', 'threads')
-    _require(self.workers >= 0, 'data.workers', self.workers, 'at least 0')
+    checks.positive(
+      'data', self, 'temperature', 'row_length', 'batch_size', 'window', 'threads'
+    )
+    checks.require(self.workers >= 0, 'data.workers', self.workers, 'at least 0')
     if self.weights:
       self._check_weights('data.weights', self.weights)
     for _, weights in self.changes:
       self._check_weights('data.changes', weights)
     steps = [0, *(step for step, _ in self.changes)]
     rising = all(before < step for before, step in zip(steps, steps[1:]))
-    _require(rising, 'data.changes', self.changes, 'in the order of their steps, from 1 on')
+    checks.require(
+      rising, 'data.changes', self.changes, 'in the order of their steps, from 1 on'
+    )
 
   def _check_weights(self, key: str, weights: tuple[float, ...]) -> None:
     sets = len(self.directories)
     fits = len(weights) == sets and min(weights) >= 0 and 0 < sum(weights) < float('inf')
     what = f'{sets} weights, one for each folder of data.directory, and not all of them 0'
-    _require(fits, key, weights, what)
+    checks.require(fits, key, weights, what)
 
   @property
   def directories(self) -> list[str]:
@@ -86,8 +70,8 @@ class Mask:
   causal_prompt: bool
 
   def __post_init__(self):
-    _one_of('mask.audio', self.audio, ('span', 'block'))
-    _positive('mask', self, 'block_size')
+    checks.one_of('mask.audio', self.audio, ('span', 'block'))
+    checks.positive('mask', self, 'block_size')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,25 +95,29 @@ class Objective:
   z_loss: float
 
   def __post_init__(self):
-    _one_of('objective.layout', self.layout, ('one_stream', 'two_stream'))
-    _one_of('objective.schedule', self.schedule, ('linear', 'cosine', 'polynomial'))
-    _one_of('objective.normalization', self.normalization, ('document', 'token'))
-    _require(0 < self.epsilon < 1, 'objective.epsilon', self.epsilon, 'between 0 and 1')
-    _positive('objective', self, 'power', 'sst_above', 'copies')
+    checks.one_of('objective.layout', self.layout, ('one_stream', 'two_stream'))
+    checks.one_of('objective.schedule', self.schedule, ('linear', 'cosine', 'polynomial'))
+    checks.one_of('objective.normalization', self.normalization, ('document', 'token'))
+    checks.require(0 < self.epsilon < 1, 'objective.epsilon', self.epsilon, 'between 0 and 1')
+    checks.positive('objective', self, 'power', 'sst_above', 'copies')
     for name in ('banom', 'ppm', 'sst', 'condition_dropout'):
       value = getattr(self, name)
-      _require(0 <= value <= 1, f'objective.{name}', value, 'a probability')
-    _require(self.z_loss >= 0, 'objective.z_loss', self.z_loss, 'at least 0')
+      checks.require(0 <= value <= 1, f'objective.{name}', value, 'a probability')
+    checks.require(self.z_loss >= 0, 'objective.z_loss', self.z_loss, 'at least 0')
     if self.streams == 1:
-      _require(self.copies == 1, 'objective.copies', self.copies, "1 but for 'two_stream'")
+      checks.require(
+        self.copies == 1, 'objective.copies', self.copies, "1 but for 'two_stream'"
+      )
     else:
       for name in ('banom', 'ppm'):
         what = "0 where objective.layout='two_stream': there all text and past audio is clean"
-        _require(getattr(self, name) == 0, f'objective.{name}', getattr(self, name), what)
+        checks.require(getattr(self, name) == 0, f'objective.{name}', getattr(self, name), what)
     low, high = self.time_range
-    _require(0 <= low < high <= 1, 'objective.time_range', self.time_range, 'within [0, 1]')
+    checks.require(
+      0 <= low < high <= 1, 'objective.time_range', self.time_range, 'within [0, 1]'
+    )
     low, high = self.sst_range
-    _require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
+    checks.require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
 
   @property
   def streams(self) -> int:
@@ -171,24 +159,24 @@ class Model:
   def __post_init__(self):
     sizes = ('layers', 'width', 'heads', 'kv_heads', 'head_width', 'mlp_width')
     sizes += ('vocabulary_multiple', 'loss_chunk')
-    _positive('model', self, *sizes, 'rope_theta', 'norm_epsilon')
-    _one_of('model.rope_scaling', self.rope_scaling, ('none', 'linear', 'llama3'))
-    _positive('model', self, 'rope_factor', 'rope_low_turns', 'rope_original_length')
-    _require(
+    checks.positive('model', self, *sizes, 'rope_theta', 'norm_epsilon')
+    checks.one_of('model.rope_scaling', self.rope_scaling, ('none', 'linear', 'llama3'))
+    checks.positive('model', self, 'rope_factor', 'rope_low_turns', 'rope_original_length')
+    checks.require(
       self.rope_high_turns > self.rope_low_turns,
       'model.rope_high_turns',
       self.rope_high_turns,
       'above rope_low_turns',
     )
     for name in ('dtype', 'reduce_dtype'):
-      _one_of(f'model.{name}', getattr(self, name), ('float32', 'bfloat16'))
-    _one_of('model.remat', self.remat, ('none', 'products', 'gate', 'attention', 'full'))
+      checks.one_of(f'model.{name}', getattr(self, name), ('float32', 'bfloat16'))
+    checks.one_of('model.remat', self.remat, ('none', 'products', 'gate', 'attention', 'full'))
     options = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
-    _one_of('model.attention', self.attention, options)
-    _require(
+    checks.one_of('model.attention', self.attention, options)
+    checks.require(
       self.heads % self.kv_heads == 0, 'model.kv_heads', self.kv_heads, 'a divisor of heads'
     )
-    _require(self.head_width % 2 == 0, 'model.head_width', self.head_width, 'even')
+    checks.require(self.head_width % 2 == 0, 'model.head_width', self.head_width, 'even')
 
   def padded(self, vocabulary_size: int) -> int:
     """Rows of the embedding: `vocabulary_size`, rounded up."""
@@ -210,14 +198,14 @@ class Optimizer:
   clip_norm: float
 
   def __post_init__(self):
-    _one_of('optimizer.name', self.name, ('adamw', 'muon'))
-    _positive('optimizer', self, 'learning_rate', 'clip_norm')
+    checks.one_of('optimizer.name', self.name, ('adamw', 'muon'))
+    checks.positive('optimizer', self, 'learning_rate', 'clip_norm')
     for name in ('beta1', 'beta2', 'muon_beta'):
       value = getattr(self, name)
-      _require(0 <= value < 1, f'optimizer.{name}', value, 'in [0, 1)')
+      checks.require(0 <= value < 1, f'optimizer.{name}', value, 'in [0, 1)')
     for name in ('final_fraction', 'warmup_steps', 'weight_decay'):
       value = getattr(self, name)
-      _require(value >= 0, f'optimizer.{name}', value, 'at least 0')
+      checks.require(value >= 0, f'optimizer.{name}', value, 'at least 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,8 +228,10 @@ class Train:
   keep_every: int
 
   def __post_init__(self):
-    _positive('train', self, 'steps', 'accumulate', 'log_every', 'checkpoint_every', 'keep')
-    _require(self.keep_every >= 0, 'train.keep_every', self.keep_every, 'at least 0')
+    checks.positive(
+      'train', self, 'steps', 'accumulate', 'log_every', 'checkpoint_every', 'keep'
+    )
+    checks.require(self.keep_every >= 0, 'train.keep_every', self.keep_every, 'at least 0')
     try:
       re.compile(self.freeze)
     except re.error as error:
@@ -262,10 +252,10 @@ class Guard:
   backoff: float
 
   def __post_init__(self):
-    _positive('guard', self, 'refill', 'hang', 'grace', 'failures')
+    checks.positive('guard', self, 'refill', 'hang', 'grace', 'failures')
     for name in ('skips', 'loss_spike', 'gradient_spike', 'backoff'):
       value = getattr(self, name)
-      _require(value >= 0, f'guard.{name}', value, 'at least 0')
+      checks.require(value >= 0, f'guard.{name}', value, 'at least 0')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,8 +272,8 @@ class Mesh:
   def __post_init__(self):
     sizes = dataclasses.asdict(self)
     for name, size in sizes.items():
-      _require(size == -1 or size > 0, f'mesh.{name}', size, 'above 0, or -1')
-    _require(list(sizes.values()).count(-1) <= 1, 'mesh', sizes, '-1 on one axis at most')
+      checks.require(size == -1 or size > 0, f'mesh.{name}', size, 'above 0, or -1')
+    checks.require(list(sizes.values()).count(-1) <= 1, 'mesh', sizes, '-1 on one axis at most')
 
 
 # Keys of `Sampling` in which prompts that are answered together may differ.
@@ -308,20 +298,22 @@ class Sampling:
   batch: int
 
   def __post_init__(self):
-    _positive('sampling', self, 'block_size', 'steps_per_block', 'max_text', 'max_audio')
-    _positive('sampling', self, 'max_prompt', 'batch')
-    _one_of('sampling.order', self.order, ('confidence', 'random'))
+    checks.positive('sampling', self, 'block_size', 'steps_per_block', 'max_text', 'max_audio')
+    checks.positive('sampling', self, 'max_prompt', 'batch')
+    checks.one_of('sampling.order', self.order, ('confidence', 'random'))
     value = self.threshold
-    _require(0 <= value < 1, 'sampling.threshold', value, 'in [0, 1)')
+    checks.require(0 <= value < 1, 'sampling.threshold', value, 'in [0, 1)')
     goes = value == 0 or self.order == 'confidence'
-    _require(goes, 'sampling.threshold', value, "0 where order is 'random'")
+    checks.require(goes, 'sampling.threshold', value, "0 where order is 'random'")
     for name in ('guidance', 'temperature'):
       value = getattr(self, name)
-      _require(0 <= value < float('inf'), f'sampling.{name}', value, 'at least 0, and finite')
-    _require(self.top_k >= 0, 'sampling.top_k', self.top_k, 'at least 0')
-    _require(0 < self.top_p <= 1, 'sampling.top_p', self.top_p, 'in (0, 1]')
+      checks.require(
+        0 <= value < float('inf'), f'sampling.{name}', value, 'at least 0, and finite'
+      )
+    checks.require(self.top_k >= 0, 'sampling.top_k', self.top_k, 'at least 0')
+    checks.require(0 < self.top_p <= 1, 'sampling.top_p', self.top_p, 'in (0, 1]')
     fits = self.block_size <= self.max_audio
-    _require(fits, 'sampling.block_size', self.block_size, 'at most max_audio')
+    checks.require(fits, 'sampling.block_size', self.block_size, 'at most max_audio')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,9 +324,11 @@ class Evaluation:
   suite: str
 
   def __post_init__(self):
-    _require(self.every >= 0, 'evaluation.every', self.every, 'at least 0')
+    checks.require(self.every >= 0, 'evaluation.every', self.every, 'at least 0')
     named = bool(self.suite) or not self.every
-    _require(named, 'evaluation.suite', self.suite, 'a file where evaluation.every is above 0')
+    checks.require(
+      named, 'evaluation.suite', self.suite, 'a file where evaluation.every is above 0'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,7 +349,7 @@ class Config:
   evaluation: Evaluation
 
   def __post_init__(self):
-    _require(self.seed >= 0, 'seed', self.seed, 'at least 0')
+    checks.require(self.seed >= 0, 'seed', self.seed, 'at least 0')
 
   def to_dict(self) -> dict[str, Any]:
     """Plain nested dicts; `from_config_dict` takes them back."""
@@ -369,46 +363,4 @@ def from_config_dict(config: Mapping[str, Any]) -> Config:
     ConfigError: names the key and, where it is unknown, the nearest one that exists.
   """
   values = config.to_dict() if hasattr(config, 'to_dict') else config
-  return _build(Config, values, '')
-
-
-def nearest(name: str, names: list[str]) -> str:
-  """A hint, empty if nothing is near: ` (did you mean ...?)`."""
-  close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-  return f' (did you mean {close[0]!r}?)' if close else ''
-
-
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-  _require(isinstance(values, Mapping), prefix.rstrip('.'), values, 'a section of keys')
-  fields = {field.name: field.type for field in dataclasses.fields(cls)}
-  for key in values:
-    if key not in fields:
-      raise ConfigError(f'no such key: config.{prefix}{key}{nearest(key, list(fields))}')
-  missing = [name for name in fields if name not in values]
-  if missing:
-    raise ConfigError(f'missing: config.{prefix}{missing[0]} (see configs/base.py)')
-  built = {}
-  for name, kind in fields.items():
-    value = values[name]
-    if dataclasses.is_dataclass(kind):
-      built[name] = _build(kind, value, f'{prefix}{name}.')
-    else:
-      built[name] = _convert(value, kind, prefix + name)
-  return cls(**built)
-
-
-def _convert(value: Any, kind: Any, key: str) -> Any:
-  if isinstance(kind, types.GenericAlias):
-    parts = kind.__args__
-    ok = isinstance(value, (tuple, list))
-    if parts[-1] is Ellipsis:
-      _require(ok, key, value, 'a tuple')
-      return tuple(_convert(v, parts[0], key) for v in value)
-    ok = ok and len(value) == len(parts)
-    _require(ok, key, value, f'{len(parts)} values')
-    return tuple(_convert(v, part, key) for v, part in zip(value, parts))
-  if kind is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  ok = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-  _require(ok, key, value, f'of type {kind.__name__}')
-  return value
+  return checks.build(Config, values)

@@ -1,5 +1,7 @@
 """The base of all errors that a user can mend."""
 
+import difflib
+
 
 class UserError(ValueError):
   """What was given cannot be used.
@@ -7,3 +9,9 @@ class UserError(ValueError):
   The message names the file, record or key and says what to do. Command-line tools print it
   alone; any other exception is a defect and shows its traceback.
   """
+
+
+def nearest(name: str, names: list[str]) -> str:
+  """A hint, empty if nothing is near: ` (did you mean ...?)`."""
+  close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+  return f' (did you mean {close[0]!r}?)' if close else ''

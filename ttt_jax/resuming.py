@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, errors
 from ttt_jax import config as config_lib
 
 # What may change from one start of a run to the next without changing what it learns from, or
@@ -51,9 +51,7 @@ def refuse_another(
   known = [name for name, _ in _flat(described)]
   for name in allowed:
     if name not in known:
-      raise config_lib.ConfigError(
-        f'--allow: no setting {name}{config_lib.nearest(name, known)}'
-      )
+      raise config_lib.ConfigError(f'--allow: no setting {name}{errors.nearest(name, known)}')
   if not pathlib.Path(workdir, checkpoint.CONFIG).exists():
     return
   differ = list(_differences(checkpoint.described(workdir), described))

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_pipelines import records
 from data_pipelines.reading import sources
-from ttt_jax import config as config_lib
+from ttt_jax import errors
 
 _KEYS = ('path', 'sample_ratio', 'data_type', 'task')
 
@@ -51,7 +51,7 @@ def _source(entry: Any, root: str) -> sources.Source:
     raise ValueError(f'must be an object, not {entry!r:.80}')
   for key in entry:
     if key not in _KEYS:
-      raise ValueError(f'no such key: {key!r:.80}{config_lib.nearest(key, list(_KEYS))}')
+      raise ValueError(f'no such key: {key!r:.80}{errors.nearest(key, list(_KEYS))}')
   path, ratio = entry.get('path'), entry.get('sample_ratio', 1)
   if not isinstance(path, str) or not path:
     raise ValueError(f'"path" must be a text, not {path!r:.80}')

@@ -17,8 +17,7 @@ import numpy as np
 
 from data_pipelines.converting import interleave
 from data_pipelines.reading import sources
-from ttt_jax import chat
-from ttt_jax import config as config_lib
+from ttt_jax import chat, errors
 
 BY_WORDS = 'words'
 
@@ -215,4 +214,4 @@ def _check_keys(value: Any, known: Sequence[str]) -> None:
     raise ValueError(f'an object with {", ".join(known)} is needed, not {value!r:.80}')
   for key in value:
     if key not in known:
-      raise ValueError(f'no such key: {key!r:.80}{config_lib.nearest(key, list(known))}')
+      raise ValueError(f'no such key: {key!r:.80}{errors.nearest(key, list(known))}')

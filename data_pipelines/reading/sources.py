@@ -14,7 +14,7 @@ from data_pipelines import records
 from data_pipelines.items import Item, Place, Rejected
 from data_pipelines.reading import files, json_lines, json_list, parquet
 from data_pipelines.reading.found import EXCERPT, LIMIT, Cut, Found
-from ttt_jax import config as config_lib
+from ttt_jax import errors
 
 TASKS = {
   'transcribe': 'speech recognition (ASR)',
@@ -83,7 +83,7 @@ def check_task(task: Any) -> str:
   """`task` if it is one of `TASKS` or ''; raises DataError if not."""
   if task == '' or (isinstance(task, str) and task in TASKS):
     return task
-  near = config_lib.nearest(task, list(TASKS)) if isinstance(task, str) else ''
+  near = errors.nearest(task, list(TASKS)) if isinstance(task, str) else ''
   raise records.DataError(f'no such task: {task!r:.80}{near}; there are {", ".join(TASKS)}')
 
 

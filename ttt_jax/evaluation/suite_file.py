@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ttt_jax import config as config_lib
+from ttt_jax import errors
 from ttt_jax.evaluation import suite as suite_lib
 
 STANDARD = pathlib.Path(__file__).with_name('standard.yaml')
@@ -121,7 +122,7 @@ class _Reader:
       self._require(texts, f'{key}.options', options, 'texts')
     made = self._make(suite_lib.Metric, {**values, 'options': options}, key)
     known = (*suite_lib.OF_TEXT, suite_lib.LIKELIHOOD)
-    near = config_lib.nearest(made.metric, list(known))
+    near = errors.nearest(made.metric, list(known))
     what = f'one of {", ".join(known)}{near}'
     self._require(made.metric in known, f'{key}.metric', made.metric, what)
     for name, choices in (
@@ -178,7 +179,7 @@ class _Reader:
     self._require(isinstance(value, dict), key or 'the file', value, 'a section of keys')
     for name in value:
       if name not in names:
-        where, near = f'{key}.{name}'.lstrip('.'), config_lib.nearest(str(name), list(names))
+        where, near = f'{key}.{name}'.lstrip('.'), errors.nearest(str(name), list(names))
         raise suite_lib.SuiteError(f'{self._path}: no such key: {where}{near}')
     return value
 
