@@ -7,7 +7,8 @@ import pytest
 SCRIPT = """
 import sys, jax
 from ttt_jax import checkpoint, config, resuming, sharding
-port, number, *folders = sys.argv[1:]
+port, number, said, *folders = sys.argv[1:]
+sys.stdout = open(said, 'w')  # what Gloo prints goes to the other one
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
 sizes = config.Mesh(slices=2, data=-1, outer=1, fsdp=2, sequence=1, tensor=1)
 first, second = sharding.make_mesh(sizes).devices
@@ -23,18 +24,21 @@ for folder in folders:
 
 
 @pytest.fixture
-def both():
+def both(tmp_path_factory):
   """Runs SCRIPT in two processes, each with folders of its own; what they say, line by line."""
+  notes = tmp_path_factory.mktemp('notes')
   started = []
 
   def run(*folders):
     with socket.create_server(('127.0.0.1', 0)) as free:
       port = free.getsockname()[1]
     for number, own in enumerate(folders):
-      command = [sys.executable, '-c', SCRIPT, str(port), str(number), *map(str, own)]
-      started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=60)[0].splitlines() for process in started]
-    return [[line for line in lines if '[Gloo]' not in line] for lines in said]
+      said = [str(port), str(number), notes / str(number), *own]
+      command = [sys.executable, '-c', SCRIPT, *map(str, said)]
+      started.append(subprocess.Popen(command))
+    for process in started:
+      process.wait(timeout=60)
+    return [(notes / str(number)).read_text().splitlines() for number in range(len(folders))]
 
   yield run
   for process in started:
