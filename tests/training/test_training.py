@@ -15,6 +15,8 @@ from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import optimizer, program, state, trace, train
 
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
+
 
 def config_for(toy_data, **changes):
   return make_config(
