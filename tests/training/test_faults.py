@@ -20,6 +20,8 @@ from data_pipelines.stream import loader, mixture, rows
 from ttt_jax import checkpoint, resuming
 from ttt_jax.training import follow, saver, stopping, train
 
+pytestmark = pytest.mark.usefixtures('quick_to_compile')
+
 STEPS = 8
 ROOT = pathlib.Path(checkpoint.__file__).parents[1]
 
