@@ -218,6 +218,18 @@ def test_eight_devices_agree_with_one(source, name, attention, mesh):
   assert gate == jax.sharding.PartitionSpec(None, ('fsdp', 'outer'), 'tensor')
 
 
+def test_two_streams_are_cut_as_one_is(source):
+  two = {'objective__layout': 'two_stream', 'objective__banom': 0.0, 'objective__ppm': 0.0}
+  two |= {'mask__audio': 'block', 'model__attention': 'chunked', 'data__row_length': 256}
+  alone, *_ = run_steps(source, make_config(**two, mesh__data=1), jax.devices()[:1], 1)
+  sizes = {'mesh__data': 1, 'mesh__fsdp': 2, 'mesh__sequence': 2, 'mesh__tensor': 2}
+  many, *_ = run_steps(source, make_config(**two, **sizes), jax.devices(), 1)
+  for (sums, norm), (more, also) in zip(alone, many):
+    assert float(sums.objective) > 0
+    np.testing.assert_allclose(sums.objective, more.objective, rtol=2e-5)
+    np.testing.assert_allclose(norm, also, rtol=2e-5)
+
+
 @pytest.mark.parametrize('mesh', [{'mesh__data': 1}, {'mesh__data': 2, 'mesh__fsdp': 2}])
 def test_a_batch_in_parts_is_the_same_step(source, mesh):
   devices = jax.devices()[: 4 if len(mesh) > 1 else 1]
