@@ -23,7 +23,7 @@ from concurrent import futures
 
 import record
 
-from data_pipelines.little_world import sentences
+from data_pipelines.little_world import sums
 
 FORMULA = (
   'rate = requests / second; first = seconds from the request to the first samples, median and '
@@ -135,7 +135,7 @@ def main():
   options = parser.parse_args()
   results = record.begin(FORMULA, _LIBRARIES, device=os.environ.get('JAX_PLATFORMS', 'any'))
   each = 3 if options.quick else 8
-  world = sentences.make_world(0, 64, 0).test_strings
+  world = sums.make_world(0, 64, 0).test_strings
   texts = [world[i % len(world)] for i in range(each * max(CLIENTS))]
   rows, columns = [], ('rate', 'first', 'first_most', 'whole', 'sound', 'batch')
   print(*(f'{name:>10}' for name in ('clients', *columns)))
