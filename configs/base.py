@@ -11,8 +11,23 @@ def get_config() -> ml_collections.ConfigDict:
   """The defaults: the paper's objective, and a model that fits a test."""
   c = ml_collections.ConfigDict()
   c.seed = 0  # everything random follows from it
+  c.data = _data()
+  c.mask = _mask()
+  c.objective = _objective()
+  c.model = _model()
+  c.init = _init()
+  c.optimizer = _optimizer()
+  c.train = _train()
+  c.guard = _guard()
+  c.mesh = _mesh()
+  c.sampling = _sampling()
+  c.evaluation = _evaluation()
+  return c.lock()
 
-  c.data = d = ml_collections.ConfigDict()
+
+def _data() -> ml_collections.ConfigDict:
+  """Where records come from, and how rows are made of them."""
+  d = ml_collections.ConfigDict()
   # Data set of records, as the builders write it, or several with commas between; needed.
   d.directory = ''
   d.split = 'train'
@@ -27,15 +42,23 @@ def get_config() -> ml_collections.ConfigDict:
   d.window = 8192  # records that are packed together
   d.threads = 2  # that make rows ahead of the step, in each process
   d.workers = 0  # processes that do so beside each process, with such threads; 0: none
+  return d
 
-  c.mask = m = ml_collections.ConfigDict()
+
+def _mask() -> ml_collections.ConfigDict:
+  """What an audio token sees."""
+  m = ml_collections.ConfigDict()
   # What a span's tokens see: 'span' all of it, 'block' up to the end of their block. In
   # training the blocks before are then as noisy as their own; in decoding they are clean.
   m.audio = 'span'
   m.block_size = 8  # tokens of a block, where audio = 'block'
   m.causal_prompt = False  # read the user's audio left to right
+  return m
 
-  c.objective = o = ml_collections.ConfigDict()
+
+def _objective() -> ml_collections.ConfigDict:
+  """The diffusion of audio, its weights, and the strategies of training."""
+  o = ml_collections.ConfigDict()
   # 'one_stream': the paper's. 'two_stream': clean documents, and behind each a noisy copy of
   # its response audio, in which each span (mask.audio = 'span') or block sees what decoding
   # will show it; needs banom = ppm = 0.
@@ -58,8 +81,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Predict text among text-class ids alone, and audio among audio-class ids without the mask.
   o.restrict_classes = False
   o.z_loss = 0.0  # weight of log(Z)^2, which keeps logits from drifting; 1e-4 is usual
+  return o
 
-  c.model = m = ml_collections.ConfigDict()
+
+def _model() -> ml_collections.ConfigDict:
+  """Shape and numerics of the Transformer."""
+  m = ml_collections.ConfigDict()
   m.layers = 2
   m.width = 64
   m.heads = 4
@@ -88,11 +115,19 @@ def get_config() -> ml_collections.ConfigDict:
   # kernels; 'auto': the kernel of the platform, or on a CPU what is faster for the length.
   m.attention = 'auto'
   m.loss_chunk = 512  # targets, on each device, whose logits exist at a time
+  return m
 
-  c.init = i = ml_collections.ConfigDict()
+
+def _init() -> ml_collections.ConfigDict:
+  """What a new run starts from."""
+  i = ml_collections.ConfigDict()
   i.checkpoint = ''  # folder of a run whose parameters a new one starts from; '': random ones
+  return i
 
-  c.optimizer = o = ml_collections.ConfigDict()
+
+def _optimizer() -> ml_collections.ConfigDict:
+  """The rule of updates."""
+  o = ml_collections.ConfigDict()
   o.name = 'adamw'  # or 'muon': Muon on the layers' matrices, AdamW on the rest
   o.learning_rate = 1e-3  # at its peak
   o.final_fraction = 0.05  # of the peak, where the cosine ends
@@ -102,8 +137,12 @@ def get_config() -> ml_collections.ConfigDict:
   o.muon_beta = 0.95  # momentum of Muon
   o.weight_decay = 0.01  # on matrices only
   o.clip_norm = 1.0  # of the whole gradient
+  return o
 
-  c.train = t = ml_collections.ConfigDict()
+
+def _train() -> ml_collections.ConfigDict:
+  """How long, and what is kept."""
+  t = ml_collections.ConfigDict()
   t.steps = 1000
   t.freeze = ''  # regex on names such as 'layers/attention/q': what it finds stays as it is
   t.accumulate = 1  # parts of a batch, one after the other: the same step in less memory
@@ -111,8 +150,12 @@ def get_config() -> ml_collections.ConfigDict:
   t.checkpoint_every = 500
   t.keep = 2  # latest checkpoints that are kept
   t.keep_every = 0  # checkpoints of steps that are multiples of it are kept too; 0: none
+  return t
 
-  c.guard = g = ml_collections.ConfigDict()
+
+def _guard() -> ml_collections.ConfigDict:
+  """What a run does about faults (docs/running.md)."""
+  g = ml_collections.ConfigDict()
   # Updates that are skipped, since loss or gradient are no numbers or a spike, before the run
   # ends; every so many steps one more may be.
   g.skips = 10
@@ -123,16 +166,24 @@ def get_config() -> ml_collections.ConfigDict:
   g.grace = 100.0  # seconds from SIGTERM to the end of the process, saved or not
   g.failures = 5  # without a new checkpoint between them, after which --supervise gives up
   g.backoff = 10.0  # seconds until --supervise starts a run again; doubles with each failure
+  return g
 
-  c.mesh = m = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
+
+def _mesh() -> ml_collections.ConfigDict:
+  """Devices along each axis; -1: all that are left."""
+  m = ml_collections.ConfigDict()
   m.slices = 1  # of a TPU, joined by the data-centre network; rows are cut among them
   m.data = -1
   m.outer = 1  # of the state too, beside fsdp: a second ring of the torus (docs/scaling.md)
   m.fsdp = 1  # of the state: parameters and moments
   m.sequence = 1  # of the positions of a row
   m.tensor = 1
+  return m
 
-  c.sampling = s = ml_collections.ConfigDict()
+
+def _sampling() -> ml_collections.ConfigDict:
+  """How answers are decoded."""
+  s = ml_collections.ConfigDict()
   s.block_size = 8  # audio tokens that are decoded in parallel
   s.steps_per_block = 4
   s.order = 'confidence'  # reveal first what the model is surest of, or in 'random' order
@@ -149,8 +200,12 @@ def get_config() -> ml_collections.ConfigDict:
   s.max_audio = 512  # audio tokens of one span
   s.max_prompt = 8192  # tokens of a prompt
   s.batch = 32  # prompts that are answered at a time
+  return s
 
-  c.evaluation = e = ml_collections.ConfigDict()  # while a model is trained
+
+def _evaluation() -> ml_collections.ConfigDict:
+  """How a model is judged while it is trained."""
+  e = ml_collections.ConfigDict()
   e.every = 0  # steps between evaluations, of which one is at the end; 0: none
   e.suite = ''  # file of tasks and metrics (docs/evaluation.md)
-  return c.lock()
+  return e
