@@ -10,7 +10,7 @@ from absl import flags
 from ttt_jax.cli import settings
 from ttt_jax.inspection import survey, tables
 
-_CONFIG = settings.define_config('configs/base.py')
+_CONFIG = settings.define_config('base.py')
 _DATA = flags.DEFINE_string('data', None, 'Data set of records.', required=True)
 _SPLIT = flags.DEFINE_string('split', 'train', 'Split of the data set.')
 _OUT = flags.DEFINE_string('out', None, 'The page: one HTML file.')

@@ -22,7 +22,7 @@ from ttt_jax.cli import settings
 from ttt_jax.evaluation import evaluate, in_training, offline, suite_file, summary
 from ttt_jax.training import train
 
-_CONFIG = settings.define_config('configs/tiny.py')
+_CONFIG = settings.define_config('tiny.py')
 _FOLDER = flags.DEFINE_string('folder', 'runs/quickstart', 'Where everything is kept.')
 _FAST = flags.DEFINE_bool('fast', False, 'About two minutes; the model is under-trained.')
 _INSTALL = flags.DEFINE_float('install_seconds', 0.0, 'What the set-up took, for the table.')

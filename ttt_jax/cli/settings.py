@@ -1,6 +1,7 @@
 """What the command-line tools share: the flag --config, and how errors are shown."""
 
 import logging as std_logging
+import pathlib
 import re
 import sys
 from collections.abc import Callable
@@ -8,13 +9,19 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+import configs
 from ttt_jax import config as config_lib
 from ttt_jax import errors
 
 
 def define_config(default: str | None = None):
-  """Defines the flag --config, whose keys are changed by --config.key=value."""
-  return config_flags.DEFINE_config_file('config', default, 'Config file.')
+  """Defines the flag --config, whose keys are changed by --config.key=value.
+
+  Args:
+    default: name of a file of the package `configs`, wherever it is installed.
+  """
+  path = default and str(pathlib.Path(configs.__file__).with_name(default))
+  return config_flags.DEFINE_config_file('config', path, 'Config file.')
 
 
 def checked(config) -> config_lib.Config:
