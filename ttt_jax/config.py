@@ -106,7 +106,10 @@ class Objective:
     checks.require(self.z_loss >= 0, 'objective.z_loss', self.z_loss, 'at least 0')
     if self.streams == 1:
       checks.require(
-        self.copies == 1, 'objective.copies', self.copies, "1 but for 'two_stream'"
+        self.copies == 1,
+        'objective.copies',
+        self.copies,
+        "1 where objective.layout='one_stream': nothing is copied",
       )
     else:
       for name in ('banom', 'ppm'):
@@ -114,10 +117,12 @@ class Objective:
         checks.require(getattr(self, name) == 0, f'objective.{name}', getattr(self, name), what)
     low, high = self.time_range
     checks.require(
-      0 <= low < high <= 1, 'objective.time_range', self.time_range, 'within [0, 1]'
+      0 <= low < high <= 1, 'objective.time_range', self.time_range, 'rising, in [0, 1]'
     )
     low, high = self.sst_range
-    checks.require(0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'within (0, 1)')
+    checks.require(
+      0 < low <= high < 1, 'objective.sst_range', self.sst_range, 'rising, in (0, 1)'
+    )
 
   @property
   def streams(self) -> int:

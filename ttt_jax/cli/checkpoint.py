@@ -24,7 +24,13 @@ _EVERY = flags.DEFINE_integer(
 
 
 def show(workdir: str | pathlib.Path) -> None:
-  """Prints what there is, steps that were set aside included."""
+  """Prints what there is, steps that were set aside included.
+
+  Raises:
+    CheckpointError: there is no such folder.
+  """
+  if not pathlib.Path(workdir).is_dir():
+    raise checkpoint.CheckpointError(f'{workdir}: no such folder of a run')
   kept = [checkpoint.folder(workdir, step) for step in checkpoint.steps(workdir)]
   aside = sorted(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
   for path in [*kept, *aside]:
