@@ -1,6 +1,7 @@
 """The routes."""
 
 import asyncio
+import contextlib
 import hmac
 import importlib.metadata
 import pathlib
@@ -189,12 +190,10 @@ class _Streaming(responses.StreamingResponse):
   """Ends what it tells when the client has gone; what breaks breaks the connection."""
 
   async def __call__(self, scope, receive, send) -> None:
-    try:
-      await super().__call__(scope, receive, send)
-    except telling.BrokenError:
-      pass  # a response that is left open is one that the client can tell from a whole one
-    finally:
-      await self.body_iterator.aclose()
+    # A response that is left open is one that the client can tell from a whole one.
+    async with contextlib.aclosing(self.body_iterator):
+      with contextlib.suppress(telling.BrokenError):
+        await super().__call__(scope, receive, send)
 
 
 async def _while_there(request: fastapi.Request, telling_whole) -> responses.Response:
@@ -273,13 +272,11 @@ class _Lingering(responses.JSONResponse):
     await send(head | {'headers': self.raw_headers})
     body = {'type': 'http.response.body', 'body': self.body}
     await send(body | {'more_body': True})
-    try:
+    with contextlib.suppress(TimeoutError):  # who sends for longer than that need not be told
       async with asyncio.timeout(_LINGER):
         while (message := await receive())['type'] == 'http.request':
           if not message.get('more_body'):
             break
-    except TimeoutError:
-      pass
     await send({'type': 'http.response.body', 'body': b''})
 
 
