@@ -101,6 +101,8 @@ def run(
     train__steps=steps,
     train__checkpoint_every=every,
     train__log_every=log_every,
+    evaluation__every=judged,
+    evaluation__suite='none.yaml' if judged else '',
     **changes,
   )
   events, clock = [], clock_lib.Clock()
@@ -119,8 +121,8 @@ def run(
     events.append(f'evaluate {number}')
 
   with watchdog.Watchdog(60, 'nowhere') as watch:
-    parts = Store(events), clock, follower, tracer, stopping.Notice(60), watch
-    last = loop.run(config.train, devices, current, batches, *parts, judged, evaluate)
+    parts = Store(events), clock, follower, tracer, stopping.Notice(60), watch, evaluate
+    last = loop.run(config, devices, current, batches, loop.Attendants(*parts))
   follower.close()
   assert last.step == (stop + 1 if stop else steps)
   return Outcome(events, writer.reports, clock)

@@ -39,6 +39,28 @@ class Feed(NamedTuple):
   records: Callable[[int], list[str]]
 
 
+class Attendants(NamedTuple):
+  """Who attends to the steps of a run.
+
+  Attributes:
+    store: keeps states.
+    clock: is told what the host does.
+    follower: reads and reports what steps give.
+    tracer: of some of the steps.
+    notice: of the wish to stop, in this process.
+    watch: is told that something happens.
+    evaluate: is given the number of a step and its parameters, or None.
+  """
+
+  store: saver.Saver
+  clock: clock_lib.Clock
+  follower: follow.Follower
+  tracer: trace.Tracer
+  notice: stopping.Notice
+  watch: watchdog.Watchdog
+  evaluate: Callable[[int, Any], None] | None
+
+
 # Judges a model: from its assets, the mesh that parameters lie on, the step and the parameters
 # to figures by name. All processes call it; figures of the first one are written.
 Judge = Callable[[assets_lib.Assets, Mesh, int, Any], dict[str, float]]
@@ -101,24 +123,12 @@ def train(
     def evaluate(number: int, params: Any) -> None:
       writer.write(number, judge(assets, mesh, number, params))
 
-    every = config.evaluation.every if judge else 0
     watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
     with stopping.Notice(config.guard.grace) as notice, watch:
+      judged = evaluate if judge else None
+      who = Attendants(store, clock, follower, tracer, notice, watch, judged)
       with contextlib.closing(follower), contextlib.closing(tracer):
-        current = run(
-          config.train,
-          program.step,
-          current,
-          stream,
-          store,
-          clock,
-          follower,
-          tracer,
-          notice,
-          watch,
-          every,
-          evaluate,
-        )
+        current = run(config, program.step, current, stream, who)
       clock.enter('save')
       store.finish()
   clock.settle()
@@ -194,37 +204,25 @@ def _loaded(stream, mesh, config: config_lib.Config, vocabulary_size: int):
 
 
 def run(
-  train: config_lib.Train,
+  config: config_lib.Config,
   step: Callable[[state.State, batch_lib.Batch, bool], tuple[state.State, step_lib.Results]],
   current: state.State,
   stream: Iterable[batch_lib.Batch],
-  store: saver.Saver,
-  clock: clock_lib.Clock,
-  follower: follow.Follower,
-  tracer: trace.Tracer,
-  notice: stopping.Notice,
-  watch: watchdog.Watchdog,
-  every: int = 0,
-  evaluate: Callable[[int, Any], None] | None = None,
+  who: Attendants,
 ) -> state.State:
   """Takes a step for each batch, or until it is told to stop, and returns the last state.
 
   The last state is saved, and so are those between when they are due.
 
   Args:
-    train: when to save.
+    config: when to save, and when to evaluate.
     step: as `step.Step`; its first call compiles.
     current: the state to start from.
     stream: batches on the mesh.
-    store: keeps states.
-    clock: is told what the host does.
-    follower: reads and reports what steps give.
-    tracer: of some of the steps.
-    notice: of the wish to stop, in this process.
-    watch: is told that something happens.
-    every: steps between evaluations, of which one is at the end; 0: none.
-    evaluate: is given the number of the step and the parameters.
+    who: attends to the steps.
   """
+  store, clock, follower, tracer, notice, watch, evaluate = who
+  train, every = config.train, config.evaluation.every if evaluate else 0
   first = int(current.step) + 1
   clock.enter('data')
   for number, batch in enumerate(stream, first):
