@@ -4,9 +4,9 @@ import base64
 import concurrent.futures
 import dataclasses
 import pathlib
-import shutil
 import subprocess
 
+import machines
 import numpy as np
 import pytest
 from conftest import make_config
@@ -178,8 +178,8 @@ def test_a_voice_of_its_own_is_a_prompt_of_its_own(talk, client):
   assert np.all([line[:5] in ('event', 'data:', '') for line in told.text.split('\n')])
 
 
-@pytest.mark.skipif(not shutil.which('curl'), reason='there is no curl')
 def test_the_commands_of_the_manual_work_as_they_stand(client, tmp_path):
+  machines.program('curl')
   manual = (pathlib.Path(__file__).parents[2] / 'docs' / 'serving.md').read_text()
   commands = [line for line in manual.splitlines() if 'curl -s' in line]
   assert len(commands) == 6

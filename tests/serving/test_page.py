@@ -1,9 +1,8 @@
 """The page in a browser: it types, hears, watches and uploads."""
 
-import os
 import pathlib
-import shutil
 
+import machines
 import numpy as np
 import pytest
 from heard import serving, wav_of
@@ -40,11 +39,7 @@ AudioBufferSourceNode.prototype.start = function (...at) {
 
 @pytest.fixture(scope='module')
 def browser():
-  path = shutil.which('chromium') or shutil.which('google-chrome')
-  if path is None and os.environ.get('CI'):
-    pytest.fail("CI must have a browser: .ci/run installs Debian's chromium")
-  if path is None:
-    pytest.skip('there is no chromium here')
+  path = machines.program('chromium', 'google-chrome')
   with sync_api.sync_playwright() as playwright:
     made = playwright.chromium.launch(executable_path=path, args=_FLAGS)
     yield made
