@@ -36,6 +36,21 @@ atexit.register(shutil.rmtree, os.environ['HF_MODULES_CACHE'], ignore_errors=Tru
 WORDS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven']
 CODES = 32
 
+# A model of toy size, for the tools.
+TOY_FLAGS = [
+  '--config=configs/base.py',
+  '--config.model.layers=1',
+  '--config.model.width=32',
+  '--config.model.mlp_width=48',
+  '--config.model.head_width=8',
+  '--config.model.vocabulary_multiple=8',
+  '--config.model.dtype=float32',
+  '--config.model.remat=none',
+  '--config.model.attention=dense',
+  '--config.data.row_length=128',
+  '--config.data.batch_size=8',
+]
+
 
 def make_config(**changes) -> config_lib.Config:
   """The defaults at toy size; `changes` by dotted keys, `__` for the dot."""

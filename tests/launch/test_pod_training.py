@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pod as pod_lib
 import pytest
+from conftest import TOY_FLAGS
 from machines import by_linux
 
 from ttt_jax import checkpoint
@@ -29,17 +30,7 @@ exec {sys.executable} -m ttt_jax.cli.train \
   --coordinator=127.0.0.1:$PORT --processes=2 --process=$WORKER --heartbeat=8 "$@"
 """
 FLAGS = [
-  '--config=configs/base.py',
-  '--config.model.layers=1',
-  '--config.model.width=32',
-  '--config.model.mlp_width=48',
-  '--config.model.head_width=8',
-  '--config.model.vocabulary_multiple=8',
-  '--config.model.dtype=float32',
-  '--config.model.remat=none',
-  '--config.model.attention=dense',
-  '--config.data.row_length=128',
-  '--config.data.batch_size=8',
+  *TOY_FLAGS,
   '--config.optimizer.warmup_steps=2',
   f'--config.train.steps={STEPS}',
   f'--config.train.checkpoint_every={EVERY}',

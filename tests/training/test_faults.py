@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from conftest import make_config
+from conftest import TOY_FLAGS, make_config
 
 from data_pipelines.stream import loader, mixture, rows
 from ttt_jax import checkpoint, resuming
@@ -230,17 +230,7 @@ class Usage(NamedTuple):
 
 
 FLAGS = [
-  '--config=configs/base.py',
-  '--config.model.layers=1',
-  '--config.model.width=32',
-  '--config.model.mlp_width=48',
-  '--config.model.head_width=8',
-  '--config.model.vocabulary_multiple=8',
-  '--config.model.dtype=float32',
-  '--config.model.remat=none',
-  '--config.model.attention=dense',
-  '--config.data.row_length=128',
-  '--config.data.batch_size=8',
+  *TOY_FLAGS,
   '--config.train.log_every=1',
   '--config.train.steps=100000',
 ]
