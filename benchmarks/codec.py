@@ -55,9 +55,9 @@ class Judge:
       'numbers': sums.NUMBERS,
     }
     self._listeners = {
-      'strings': sphinx.PocketSphinx(sums.DIGITS),
-      'questions': sphinx.PocketSphinx(sums.WORDS),
-      'numbers': sphinx.PocketSphinx(sums.NUMBERS, single=True),
+      'strings': sphinx.PocketSphinx.of(sums.DIGITS),
+      'questions': sphinx.PocketSphinx.of(sums.WORDS),
+      'numbers': sphinx.PocketSphinx.of(sums.NUMBERS, single=True),
     }
     self.hear_seconds = {task: 0.0 for task in TASKS}
     self.heard = {task: 0 for task in TASKS}

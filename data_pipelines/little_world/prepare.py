@@ -54,6 +54,7 @@ class Settings:
   tokenizer_size: int = 768  # at most; bytes included
 
 
+GRAMMAR = 'grammar.jsgf'  # of a world that has one; in the folder of the data set
 WORLDS = {'sums': sums, 'town': town}
 
 TASK_PROMPTS = {
@@ -171,6 +172,12 @@ def _test(maker: _Maker, world: World, settings: Settings) -> Iterator[records.R
         yield maker.answer(str(number), question, voice, answered)
 
 
+def recogniser(directory: str | pathlib.Path) -> str:
+  """Who hears what is said in the little world of this data set, as a suite names it."""
+  grammar = pathlib.Path(directory, GRAMMAR)
+  return f'pocketsphinx:{grammar}' if grammar.exists() else 'pocketsphinx'
+
+
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   """Writes the data set of the little world into `directory`."""
   if not 1 <= settings.voices <= len(speech.VOICES):
@@ -203,6 +210,8 @@ def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
   }
 
   def extras(folder: pathlib.Path) -> None:
+    if world.grammar:
+      folder.joinpath(GRAMMAR).write_text(world.grammar, encoding='utf-8')
     folder.joinpath('audio').mkdir()
     for voice in range(settings.voices):
       clips = {

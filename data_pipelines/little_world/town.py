@@ -48,6 +48,25 @@ PHRASINGS = (
   'what belongs to {name}',
 )
 
+
+def _either(options) -> str:
+  return f'({" | ".join(options)})'
+
+
+# What a listener may take for speech of the town: any of its statements and questions, one or
+# several; which of them are true, or were said to learn from, it does not know.
+GRAMMAR = f"""#JSGF V1.0;
+grammar town;
+<thing> = (the | a) {_either(COLOURS)} {_either(THINGS)};
+<things> = {_either(NUMBERS)} {_either(COLOURS)} {_either(thing + 's' for thing in THINGS)};
+<place> = {_either(PREPOSITIONS)} the {_either(PLACES)};
+<name> = {_either(NAMES)};
+<event> = <name> {_either(VERBS)} (<thing> | <things>) [<place>] [{_either(TIMES)}];
+<where> = the {_either(THINGS)} is <place>;
+<question> = {_either(PHRASINGS).replace('{name}', '<name>')};
+public <utterance> = (<event> | <where> | <question>)+;
+"""
+
 _MANY, _TIMED = 0.3, 0.4  # parts of the sentences that have a number, or a time
 _MOST = 1_000_000
 
@@ -98,6 +117,7 @@ def make_world(num_train_strings: int, num_test_strings: int, seed: int) -> Worl
     test_strings=drawn[:num_test_strings],
     train_questions=train_questions,
     test_questions=test_questions,
+    grammar=GRAMMAR,
   )
 
 

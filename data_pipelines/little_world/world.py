@@ -42,6 +42,7 @@ class World:
     test_strings: texts to be judged on, none of them among the former.
     train_questions: every fact in all but one of its phrasings.
     test_questions: every fact once, in the phrasing left out of training.
+    grammar: of all that can be said, in JSGF, where a listener needs more than the words.
   """
 
   kinds: tuple[str, str, str]
@@ -49,3 +50,4 @@ class World:
   test_strings: tuple[str, ...]
   train_questions: tuple[Question, ...]
   test_questions: tuple[Question, ...]
+  grammar: str = ''

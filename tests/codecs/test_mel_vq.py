@@ -107,7 +107,7 @@ def test_comfort_noise_lies_where_it_should():
 
 
 def test_what_is_coded_is_heard_right(coder):
-  listener = sphinx.PocketSphinx(sums.DIGITS)
+  listener = sphinx.PocketSphinx.of(sums.DIGITS)
   texts = sums.make_world(0, 12, seed=4).test_strings
   ids = [coder.encode(speech.say(text), RATE) for text in texts]
   heard = [listener.hear(coder.decode(i), RATE) for i in ids]

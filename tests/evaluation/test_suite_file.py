@@ -57,10 +57,13 @@ def test_a_suite_is_what_its_file_says(tmp_path):
 
 
 def test_what_is_given_from_outside_is_of_tasks_that_name_none(tmp_path):
-  made = suite_file.read(written(tmp_path, WHOLE), data='a/b, c', split='val')
+  made = suite_file.read(
+    written(tmp_path, WHOLE), data='a/b, c', split='val', recogniser='clock'
+  )
   assert [task.data for task in made.tasks][0] == ('a/b', 'c')
   assert made.tasks[1].data[0] == '/abs/two'
   assert [task.split for task in made.tasks] == ['val', 'dev']
+  assert [task.recogniser for task in made.tasks] == ['clock', 'transformers:some/model']
 
 
 def test_the_standard_suite_can_be_read_and_taken():

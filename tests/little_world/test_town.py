@@ -48,3 +48,25 @@ def test_answers_tell_who_has_what_and_where_and_say_what_they_write():
 def test_bad_arguments(arguments):
   with pytest.raises(ValueError, match='none may be negative, and at most'):
     town.make_world(*arguments)
+
+
+def test_the_grammar_allows_all_that_is_said():
+  rules = dict(re.findall(r'<(\w+)> = (.*);', WORLD.grammar))
+
+  def pattern(rule):  # the same in regular expressions: a word and a blank for each word
+    tokens = re.findall(r'<\w+>|\w+|[()|+\[\]]', rule)
+    marks = {'[': '(?:', ']': ')?', '(': '(?:'}
+    found = (
+      f'(?:{pattern(rules[token[1:-1]])})'
+      if token[0] == '<'
+      else marks.get(token, token + ' ' if token.isalpha() else token)
+      for token in tokens
+    )
+    return ''.join(found)
+
+  allowed = re.compile(pattern(rules['utterance']))
+  questions = WORLD.train_questions + WORLD.test_questions
+  said = WORLD.train_strings + tuple(text for q in questions for text in (q.text, q.answer))
+  assert all(allowed.fullmatch(text + ' ') for text in said)
+  assert not allowed.fullmatch('anna the garden ')
+  assert not allowed.fullmatch('')

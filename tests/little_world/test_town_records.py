@@ -10,6 +10,7 @@ def test_a_town_has_answers_of_two_spans_and_their_speech(tmp_path):
     world='town', voices=1, strings=4, tests=2, codes=32, frames=4, seed=0, fit_clips=20
   )
   prepare.prepare(tmp_path / 'data', settings)
+  assert prepare.recogniser(tmp_path / 'data') == f'pocketsphinx:{tmp_path}/data/grammar.jsgf'
   source = records.Source(tmp_path / 'data', 'test')
   found = [source[i] for i in range(len(source))]
   answers = [one for one in found if one.about['task'] == 'answer']

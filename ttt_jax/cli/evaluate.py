@@ -22,6 +22,7 @@ _CHECKPOINT = flags.DEFINE_list(
 _SUITE = flags.DEFINE_string('suite', None, 'YAML file of tasks and metrics.')
 _DATA = flags.DEFINE_string('data', '', 'Data sets of tasks that name none.')
 _SPLIT = flags.DEFINE_string('split', '', "Their split; without a suite it is 'test'.")
+_RECOGNISER = flags.DEFINE_string('recogniser', '', 'Who listens where a task names nobody.')
 _OUT = flags.DEFINE_string(
   'out', None, 'Folder for results.json and report.html.', required=True
 )
@@ -35,7 +36,8 @@ def main():
   """
   if not (_SUITE.value or _DATA.value):
     raise errors.UserError('give --data=DATA, or --suite=FILE.yaml, or both')
-  suite = suite_file.read(_SUITE.value or suite_file.STANDARD, _DATA.value, _SPLIT.value)
+  path = _SUITE.value or suite_file.STANDARD
+  suite = suite_file.read(path, _DATA.value, _SPLIT.value, _RECOGNISER.value)
   command = ' '.join(sys.argv)
   results = offline.run(suite, _CHECKPOINT.value, _OUT.value, command=command)
   print(summary.table(results))

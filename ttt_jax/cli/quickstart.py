@@ -20,6 +20,7 @@ from ttt_jax import checkpoint
 from ttt_jax import config as config_lib
 from ttt_jax.cli import settings
 from ttt_jax.evaluation import evaluate, in_training, offline, suite_file, summary
+from ttt_jax.evaluation import suite as suite_lib
 from ttt_jax.training import train
 
 _CONFIG = settings.define_config('tiny.py')
@@ -91,9 +92,13 @@ def quickstart(
   stages.run(
     'evaluate',
     path.exists() and trained,
-    lambda: offline.run(suite_file.standard(str(data)), [str(run)], str(folder), **more),
+    lambda: offline.run(_suite(data), [str(run)], str(folder), **more),
   )
   return json.loads(path.read_text(encoding='utf-8'))
+
+
+def _suite(data: pathlib.Path) -> suite_lib.Suite:
+  return suite_file.standard(str(data), prepare.recogniser(data))
 
 
 def _trained(run: pathlib.Path, steps: int) -> bool:

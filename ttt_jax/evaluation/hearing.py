@@ -62,6 +62,7 @@ class Listener:
     words = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
     self._about = {
       'recogniser': task.recogniser,
+      'fingerprints': {kind: each.fingerprint for kind, each in self._by_kind.items()},
       'texts': words,
       'codec': assets.codec.fingerprint,
       'data': items.fingerprint,

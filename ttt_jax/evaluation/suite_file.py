@@ -18,12 +18,14 @@ from ttt_jax.evaluation import suite as suite_lib
 STANDARD = pathlib.Path(__file__).with_name('standard.yaml')
 
 
-def standard(data: str) -> suite_lib.Suite:
+def standard(data: str, recogniser: str = '') -> suite_lib.Suite:
   """The built-in suite: every task that the records of a data set name."""
-  return read(STANDARD, data=data)
+  return read(STANDARD, data=data, recogniser=recogniser)
 
 
-def read(path: str | pathlib.Path, data: str = '', split: str = '') -> suite_lib.Suite:
+def read(
+  path: str | pathlib.Path, data: str = '', split: str = '', recogniser: str = ''
+) -> suite_lib.Suite:
   """Reads a suite.
 
   Args:
@@ -31,6 +33,7 @@ def read(path: str | pathlib.Path, data: str = '', split: str = '') -> suite_lib
     data: data set, or several with commas between, of tasks that name none, in place of those
       at the top of the file; relative to the working directory.
     split: likewise.
+    recogniser: likewise.
 
   Raises:
     SuiteError: the file cannot be read, a key is unknown, missing or there twice, or a value
@@ -43,7 +46,7 @@ def read(path: str | pathlib.Path, data: str = '', split: str = '') -> suite_lib
     raise suite_lib.SuiteError(f'{path}: cannot be read ({error.strerror})') from error
   except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
     raise suite_lib.SuiteError(f'{path}: no YAML: {" ".join(str(error).split())}') from error
-  return _Reader(path).suite(values, data, split)
+  return _Reader(path).suite(values, data, {'split': split, 'recogniser': recogniser})
 
 
 class _Strict(yaml.SafeLoader):
@@ -64,7 +67,7 @@ class _Reader:
   def __init__(self, path: pathlib.Path):
     self._path = path
 
-  def suite(self, values: Any, data: str, split: str) -> suite_lib.Suite:
+  def suite(self, values: Any, data: str, given: Mapping[str, str]) -> suite_lib.Suite:
     shared = ('data', 'split', 'sampling', 'recogniser')
     values = dict(self._section(values, '', (*_names(suite_lib.Suite), *shared)))
     common = {name: values.pop(name) for name in shared if name in values}
@@ -72,8 +75,7 @@ class _Reader:
       common['data'] = self._folders(common['data'], 'data')
     if data:
       common['data'] = tuple(part.strip() for part in data.split(',') if part.strip())
-    if split:
-      common['split'] = split
+    common |= {name: value for name, value in given.items() if value}
     tasks = self._list(values.get('tasks'), 'tasks')
     values['tasks'] = tuple(
       self._task(task, f'tasks[{number}]', common) for number, task in enumerate(tasks)

@@ -36,7 +36,7 @@ def test_no_recogniser_is_given_what_is_no_waveform(clock_site, bad):
     ('sphinx', "unknown kind 'sphinx'; known: pocketsphinx, transformers"),
     ('transformers', 'needs a model'),
     ('transformers:/nowhere/at/all', 'transformers:/nowhere/at/all cannot be loaded'),
-    ('pocketsphinx:en', 'takes no argument'),
+    ('pocketsphinx:/no/where', '/no/where: cannot be read'),
   ],
 )
 def test_what_cannot_be_had_is_explained(name, said):

@@ -7,7 +7,7 @@ pytest.importorskip('pocketsphinx')
 
 import jiwer
 
-from data_pipelines.little_world import speech, sums
+from data_pipelines.little_world import speech, sums, town
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation.recognisers import recogniser, sphinx
 
@@ -16,7 +16,7 @@ RATE = speech.SAMPLE_RATE
 
 @pytest.fixture(scope='module')
 def digits():
-  return sphinx.PocketSphinx(sums.DIGITS)
+  return sphinx.PocketSphinx.of(sums.DIGITS)
 
 
 def _rate(listener, texts):
@@ -30,12 +30,12 @@ def test_digit_strings_are_heard(digits):
 
 def test_questions_are_heard():
   questions = sums.make_world(0, 0, seed=5).test_questions[::8]
-  listener = sphinx.PocketSphinx(sums.WORDS)
+  listener = sphinx.PocketSphinx.of(sums.WORDS)
   assert _rate(listener, [q.text for q in questions]) <= 0.03
 
 
 def test_single_numbers_are_heard():
-  listener = sphinx.PocketSphinx(sums.NUMBERS, single=True)
+  listener = sphinx.PocketSphinx.of(sums.NUMBERS, single=True)
   assert _rate(listener, sums.NUMBERS) <= 0.06  # one of nineteen
 
 
@@ -65,7 +65,35 @@ def test_what_is_no_waveform(digits, bad):
 @pytest.mark.parametrize('words', [[], 'one', ['one', 'qzxw'], ['one | two'], ['One'], ['']])
 def test_words_that_cannot_be_heard(words):
   with pytest.raises(recogniser.RecogniserError, match='pocketsphinx'):
-    sphinx.PocketSphinx(words)
+    sphinx.PocketSphinx.of(words)
+
+
+def test_a_grammar_tells_what_can_be_heard(tmp_path):
+  path = tmp_path / 'town.jsgf'
+  path.write_text(town.GRAMMAR)
+  listener = sphinx.PocketSphinx.make(str(path), ['passed over'])
+  world = town.make_world(0, 6, seed=3)
+  said = [*world.test_strings, world.test_questions[0].text, world.test_questions[0].answer]
+  assert _rate(listener, said) <= 0.05
+  assert 'two' not in listener.hear(speech.say('two'), RATE).split()  # no sentence of the town
+  path.write_text(town.GRAMMAR.replace('harbour', 'forest'))
+  assert sphinx.PocketSphinx.make(str(path), []).fingerprint != listener.fingerprint
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'',
+    b'\xff',
+    b'#JSGF V1.0; grammar a; <b> = one;',
+    b'#JSGF V1.0; grammar a; public <b> = qzxw;',
+  ],
+)
+def test_what_is_no_grammar(tmp_path, content):
+  path = tmp_path / 'bad.jsgf'
+  path.write_bytes(content)
+  with pytest.raises(recogniser.RecogniserError, match='bad.jsgf: '):
+    sphinx.PocketSphinx.make(str(path), [])
 
 
 def test_the_words_are_those_of_the_texts():

@@ -19,9 +19,12 @@ class Recogniser(abc.ABC):
 
   Attributes:
     kind: the name under which `kinds.make` finds the class.
+    fingerprint: of what it was made of beside its name and the texts, such as a file that may
+      change; what is heard under another fingerprint is heard anew.
   """
 
   kind: str
+  fingerprint = ''
 
   @classmethod
   @abc.abstractmethod

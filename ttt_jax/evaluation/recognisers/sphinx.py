@@ -1,5 +1,7 @@
-"""pocketsphinx with its own English model, and a grammar of some words."""
+"""pocketsphinx with its own English model, and a grammar of what can be said."""
 
+import hashlib
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import Self
@@ -17,16 +19,47 @@ _MARKS = '.,;:!?"()'
 
 
 class PocketSphinx(recogniser.Recogniser):
-  """Hears words of a closed vocabulary.
+  """Hears utterances of a grammar.
 
-  The fewer words, the fewer mistakes: give it the words of the task (ten digits for digit
-  strings, `single=True` for answers of one word), not all that there are.
+  The less a grammar allows, the fewer the mistakes: give it what is said in the task (ten
+  digits for digit strings, `single=True` for answers of one word). In a loop over more than a
+  hundred words it mistakes every third; where sentences have a form, let the grammar tell it.
+
+  Attributes:
+    fingerprint: of the grammar.
   """
 
   kind = 'pocketsphinx'
 
-  def __init__(self, words: Sequence[str], *, single: bool = False):
-    """Builds the grammar.
+  def __init__(self, grammar: str, *, single: bool = False):
+    """Takes a grammar in JSGF, the grammar format of Java's speech interface.
+
+    Args:
+      grammar: its text; its first public rule is what can be heard.
+      single: whether an utterance is one word.
+
+    Raises:
+      RecogniserError: it is no such grammar, or a word of it has no known pronunciation.
+    """
+    self.fingerprint = hashlib.sha256(grammar.encode()).hexdigest()
+    # Batch normalisation takes every utterance by itself. The default, live, carries an
+    # average from one to the next, and what is heard would depend on the order.
+    options = {} if single else {'wip': _INSERTION}
+    self._decoder = pocketsphinx.Decoder(
+      lm=None, samprate=spectrogram.SAMPLE_RATE, cmn='batch', loglevel='FATAL', **options
+    )
+    try:
+      self._decoder.add_jsgf_string('words', grammar)
+    except ValueError as error:
+      raise recogniser.RecogniserError(
+        'pocketsphinx cannot read the grammar: it must be JSGF with a public rule, of words '
+        'in lower case that are in its dictionary'
+      ) from error
+    self._decoder.activate_search('words')
+
+  @classmethod
+  def of(cls, words: Sequence[str], *, single: bool = False) -> Self:
+    """Hears words of a closed vocabulary.
 
     Args:
       words: all that can be heard, lower case.
@@ -39,35 +72,37 @@ class PocketSphinx(recogniser.Recogniser):
       raise recogniser.RecogniserError(
         f'pocketsphinx needs a sequence of words that can be said, got {words!r}'
       )
-    # Batch normalisation takes every utterance by itself. The default, live, carries an
-    # average from one to the next, and what is heard would depend on the order.
-    options = {} if single else {'wip': _INSERTION}
-    self._decoder = pocketsphinx.Decoder(
-      lm=None, samprate=spectrogram.SAMPLE_RATE, cmn='batch', loglevel='FATAL', **options
-    )
+    known = pocketsphinx.Decoder(lm=None, loglevel='FATAL').lookup_word
     for word in words:
-      if not re.fullmatch(r"[a-z]+(?:'[a-z]+)*", word) or not self._decoder.lookup_word(word):
+      if not re.fullmatch(r"[a-z]+(?:'[a-z]+)*", word) or not known(word):
         raise recogniser.RecogniserError(
           f'pocketsphinx knows no pronunciation of {word!r}: choose another recogniser, such '
           'as transformers:MODEL'
         )
     utterance = f'({" | ".join(words)})' + ('' if single else '+')
     grammar = f'#JSGF V1.0;\ngrammar words;\npublic <utterance> = {utterance};\n'
-    self._decoder.add_jsgf_string('words', grammar)
-    self._decoder.activate_search('words')
+    return cls(grammar, single=single)
 
   @classmethod
   def make(cls, argument: str, texts: Sequence[str]) -> Self:
-    """Listens for the words of `texts`, one an utterance where each text is of one word.
+    """Listens by the grammar in the file `argument`, or for the words of `texts`.
+
+    Without a grammar an utterance is one word where each text is.
 
     Raises:
-      RecogniserError: there is an argument, or pocketsphinx does not know a word.
+      RecogniserError: the file cannot be read, or pocketsphinx does not know a word.
     """
     if argument:
-      raise recogniser.RecogniserError(f'pocketsphinx takes no argument, got {argument!r}')
+      try:
+        return cls(pathlib.Path(argument).read_text(encoding='utf-8'))
+      except OSError as error:
+        reason = f'cannot be read ({error.strerror})'
+      except (UnicodeDecodeError, recogniser.RecogniserError) as error:
+        reason = str(error)
+      raise recogniser.RecogniserError(f'{argument}: {reason}')
     said = [[word.strip(_MARKS) for word in text.lower().split()] for text in texts]
     words = sorted({word for words in said for word in words} - {''})
-    return cls(words, single=all(len(words) == 1 for words in said))
+    return cls.of(words, single=all(len(words) == 1 for words in said))
 
   def _hear(self, wave: np.ndarray, sample_rate: int) -> str:
     wave = audio_io.resample(wave, sample_rate, spectrogram.SAMPLE_RATE)
