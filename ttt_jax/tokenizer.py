@@ -144,13 +144,13 @@ class HuggingFace:
         # What the file forgot to call special must be no less hard to forge.
         token['special'] |= vocabulary.is_mark(token['content'])
       self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+      self._specials = {token['content']: token['id'] for token in content['added_tokens']}
+      self.size = max(self._tokenizer.get_vocab().values()) + 1
     except Exception as error:  # the library raises nothing narrower
       raise vocabulary.VocabularyError(f'not a tokenizer.json ({error})') from error
     self._tokenizer.encode_special_tokens = True  # as text, piece by piece
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
-    self._specials = {token['content']: token['id'] for token in content['added_tokens']}
-    self.size = max(self._tokenizer.get_vocab().values()) + 1
     self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def __reduce__(self):

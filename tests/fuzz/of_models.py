@@ -18,10 +18,10 @@ from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import codec as codec_lib
 from ttt_jax.codecs import external, kinds
-from ttt_jax.codecs.glm4voice import encoder, tokenizer as glm4voice
+from ttt_jax.codecs.glm4voice import encoder, weights
 from ttt_jax.codecs.glm4voice import shape as shape_lib
-from ttt_jax.codecs.glm4voice import weights
-from ttt_jax.conversion import families, from_hf, table, tensors, tokenizer_files
+from ttt_jax.codecs.glm4voice import tokenizer as glm4voice
+from ttt_jax.conversion import families, table, tensors, tokenizer_files
 from ttt_jax.evaluation import curves, log, suite_file
 from ttt_jax.model import formula
 from ttt_jax.planning import plan as plan_lib
@@ -310,7 +310,7 @@ def hf_prompts(folder: pathlib.Path) -> Target:
   path.write_text(json.dumps({'speak': ['speak', 'sing'], 'answer': ['answer']}))
 
   def read() -> None:
-    found = toys.assets()._replace(prompts=from_hf.read_prompts(path))
+    found = toys.assets()._replace(prompts=assets_lib.read_prompts(path))
     found.prompt('speak')
 
   return of_file(path, read)

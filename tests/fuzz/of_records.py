@@ -8,10 +8,10 @@ import pathlib
 import shutil
 
 import numpy as np
+import pyarrow
 import toys
 import zstandard
 from pyarrow import parquet
-import pyarrow
 from target import Target, of_file
 
 from data_pipelines import cache, items, records, shards
@@ -65,7 +65,7 @@ def _list(values, **form) -> bytes:
 
 
 def _records(folder: pathlib.Path, name: str, *seeds: bytes) -> Target:
-  """From a file to records that could be written; the pieces that it is read in are no matter."""
+  """From a file to records that could be written; how it is cut into pieces is no matter."""
   toys.assets().save(folder / 'assets')
   (folder / 'a.wav').write_bytes(toys.wav())
   convert = conversion.Conversion(str(folder / 'assets'))

@@ -117,7 +117,8 @@ def request(folder: pathlib.Path) -> Target:
     state, connection = uvicorn_server.ServerState(), _Transport()
     made = app.http_protocol_class(app, state, {}, _loop=loop)
     made.connection_made(connection)
-    made.data_received(data)
+    if data:  # nothing is never received
+      made.data_received(data)
     for _ in range(30):  # what it can do before it hears that nothing follows
       await asyncio.sleep(0)
     if state.tasks:

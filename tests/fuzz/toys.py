@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import soundfile
 
+from configs import base
 from data_pipelines import records
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat
@@ -14,7 +15,6 @@ from ttt_jax import config as config_lib
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import audio_io, mel_vq, spectrogram
-from configs import base
 
 CODES = 8
 RATE = 16_000

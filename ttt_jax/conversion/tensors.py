@@ -9,6 +9,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from ttt_jax import json_file
 from ttt_jax.conversion import table
 
 SINGLE = 'model.safetensors'
@@ -80,7 +81,7 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   index = directory / INDEX
   if index.exists():
     try:
-      names = json.loads(index.read_text(encoding='utf-8'))['weight_map']
+      names = json_file.read(index)['weight_map']
       files = {str(name): str(file) for name, file in names.items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
       raise table.ConversionError(f'{index}: not an index of tensors ({error})') from error

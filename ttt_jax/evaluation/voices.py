@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from data_pipelines.reading import confined
 from ttt_jax import assets as assets_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation import items
@@ -33,13 +34,15 @@ def floor(voice: str, assets: assets_lib.Assets, item: items.Item) -> np.ndarray
 
   Raises:
     AudioError: the recording cannot be read.
+    DataError: it is not there, or lies outside of the data set.
   """
   if voice == CODEC:
     codes = [assets.vocabulary.to_codes(item.document.tokens[a:b]) for a, b in item.spans]
     return _decode(assets, codes) if codes else None
   if 'audio' not in item.about:
     return None
-  wave, rate = audio_io.read_wav(item.directory / item.about['audio'])
+  path = confined.inside(item.directory, str(item.about['audio']))
+  wave, rate = audio_io.read_wav(path)
   return audio_io.resample(wave, rate, assets.codec.sample_rate)
 
 
