@@ -179,7 +179,7 @@ class Source:
       found = json_file.read(path)[self.split]
     except (OSError, ValueError, KeyError, TypeError) as error:
       found = error
-    if not isinstance(found, str):
+    if not found or not isinstance(found, str):
       raise DataError(
         f'{path}: has no hash of split {self.split!r} ({found!r:.80}): make the data set again'
       )

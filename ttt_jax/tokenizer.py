@@ -53,7 +53,13 @@ class SentencePiece:
   FILE = 'tokenizer.model'
 
   def __init__(self, model: bytes):
-    """Takes the bytes of a `.model` file."""
+    """Takes the bytes of a `.model` file.
+
+    Raises:
+      VocabularyError: it is none.
+    """
+    if not model:  # the library takes that for no file at all
+      raise vocabulary.VocabularyError('not a sentencepiece model: it is empty')
     self.model = model
     self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     self.size = self._processor.vocab_size()

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import io
+import logging
 import pathlib
 import types
+from collections.abc import Iterator
 
 import toys
 from target import Target
@@ -107,6 +109,18 @@ def _service() -> service.Service:
   return made
 
 
+@contextlib.contextmanager
+def _log() -> Iterator[list[str]]:
+  """All that is logged as an error."""
+  lines, handler = [], logging.Handler(logging.ERROR)
+  handler.emit = lambda record: lines.append(handler.format(record))
+  logging.getLogger().addHandler(handler)
+  try:
+    yield lines
+  finally:
+    logging.getLogger().removeHandler(handler)
+
+
 def request(folder: pathlib.Path) -> Target:
   """A whole connection, through our protocol and all routes, to an engine that is none."""
   app = server.Server(_service(), '127.0.0.1').config
@@ -129,8 +143,9 @@ def request(folder: pathlib.Path) -> Target:
     return connection.sent.getvalue()
 
   def read(data: bytes) -> None:
-    with contextlib.redirect_stderr(io.StringIO()):
+    with _log() as lines:
       sent = loop.run_until_complete(talk(data))
+    assert not lines, lines  # what strangers do wrong fills no log
     assert not sent or sent.startswith(b'HTTP/1.1 ')
     assert b'HTTP/1.1 500' not in sent, sent
 

@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import resource
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -66,21 +65,29 @@ class HangError(BaseException):
 
 
 @contextlib.contextmanager
-def bounded() -> Iterator[None]:
-  """Gives a reader `SECONDS` and `ROOM`; what wants more raises HangError or MemoryError."""
-  with contextlib.ExitStack() as stack:
-    pages = pathlib.Path('/proc/self/statm')
-    if pages.exists():
-      soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-      held = int(pages.read_text().split()[0]) * resource.getpagesize()
-      resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, hard))
-      stack.callback(resource.setrlimit, resource.RLIMIT_AS, (soft, hard))
-    if threading.current_thread() is threading.main_thread():
-      before = signal.signal(signal.SIGALRM, _hang)
-      signal.alarm(SECONDS)
-      stack.callback(signal.signal, signal.SIGALRM, before)
-      stack.callback(signal.alarm, 0)
+def within_room() -> Iterator[None]:
+  """What wants more than `ROOM` gets a MemoryError, where Linux can tell how much that is."""
+  pages = pathlib.Path('/proc/self/statm')
+  soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+  if pages.exists():
+    held = int(pages.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, hard))
+  try:
     yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@contextlib.contextmanager
+def within_time() -> Iterator[None]:
+  """What takes longer than `SECONDS` gets a HangError; in the main thread alone."""
+  before = signal.signal(signal.SIGALRM, _hang)
+  signal.alarm(SECONDS)
+  try:
+    yield
+  finally:
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def _hang(*_) -> None:

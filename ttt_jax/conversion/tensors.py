@@ -1,6 +1,7 @@
 """Folders of safetensors files: read lazily, written in shards, never a pickle."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -90,7 +91,7 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
         raise table.ConversionError(
           f'{index}: {name} is said to lie in {file!r}, not beside it'
         )
-    gone = sorted({file for file in files.values() if not (directory / file).is_file()})
+    gone = sorted({file for file in files.values() if not os.path.isfile(directory / file)})
     if gone:
       raise table.ConversionError(f'{directory}: missing {", ".join(gone)}, named by the index')
     return {name: directory / file for name, file in files.items()}
