@@ -36,8 +36,8 @@ with silent, atheris.instrument_imports(include=['ttt_jax', 'data_pipelines']):
   import targets
 
 FORMULA = (
-  'executions a second = inputs read / seconds of one process on a CPU; new = edges of the code '
-  'of ttt_jax and data_pipelines that seeds and corpus do not reach'
+  'executions a second = inputs read / seconds of one process on a CPU; new = edges of the '
+  'code of ttt_jax and data_pipelines that seeds and corpus do not reach'
 )
 HANG = 10  # seconds
 SMALL = 2048  # bytes of an input that is kept because it went a new way
@@ -248,9 +248,7 @@ def main() -> None:
   results = record.begin(FORMULA, ['atheris', 'jax'], seconds=round(seconds, 1))
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   results['targets'] = {}
-  print(
-    f'{"target":20} {"executions":>10} {"a second":>8} {"edges":>6} {"new":>5} kept crashes'
-  )
+  print(f'{"target":20} executions a second  edges   new kept crashes')
   for name in chosen:
     folder = pathlib.Path(tempfile.mkdtemp())
     try:

@@ -77,7 +77,7 @@ def _records(folder: pathlib.Path, name: str, *seeds: bytes) -> Target:
     for size in (40, 2**30):
       pieces = sources.pieces([sources.Source(str(path))], size)
       found.append([item for piece in pieces for item in sources.read(piece)])
-    assert list(map(repr, found[0])) == list(map(repr, found[1]))
+    assert list(map(_told, found[0])) == list(map(_told, found[1]))
     for made in convert(found[0]):
       if isinstance(made, items.Rejected):
         json.dumps(made).encode('utf-8', 'replace')
@@ -85,6 +85,11 @@ def _records(folder: pathlib.Path, name: str, *seeds: bytes) -> Target:
         shards.serialize(records.values(made))
 
   return Target(seeds, read)
+
+
+def _told(item: items.Item | items.Rejected) -> str:
+  """What must not depend on how a file is cut; why a list is broken may."""
+  return repr(item if isinstance(item, items.Item) else item._replace(reason=''))
 
 
 def json_lines(folder: pathlib.Path) -> Target:
@@ -257,7 +262,7 @@ def _begun(folder: pathlib.Path, name: str) -> Target:
     before = sorted(folder.iterdir())
     try:
       with preparation.opened(out, job) as state:
-        assert state.counts.items in (0, 2)
+        assert min(state.counts) >= 0
     finally:
       assert sorted(folder.iterdir()) == before
 

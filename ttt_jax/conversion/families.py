@@ -103,7 +103,7 @@ def model_from(
       vocabulary_multiple=base.vocabulary_multiple,
       **{key: getattr(base, key) for key in config_lib.HOW_COMPUTED},
     )
-  except (TypeError, ValueError, config_lib.ConfigError) as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise table.ConversionError(f'{name}: {error}') from error
   return model, needed('vocab_size')
 

@@ -113,7 +113,7 @@ def read(directory: str | os.PathLike) -> Shape:
   sizes = {}
   for field in dataclasses.fields(Shape):
     value = values.get(field.name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if type(value) is not int or not 1 <= value < 2**31:
       raise codec.CodecError(
         f'{path}: {field.name} is missing or no positive whole number, but {value!r}'
       )
