@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow
 import toys
 import zstandard
+from array_record.python import array_record_module
 from pyarrow import parquet
 from target import Target, of_file
 
@@ -19,9 +20,10 @@ from data_pipelines.converting import authors, clips, conversion, data_config
 from data_pipelines.preparing import preparation
 from data_pipelines.reading import sources
 from ttt_jax import assets as assets_lib
+from ttt_jax import errors
 from ttt_jax.codecs import audio_io, audio_stream
 from ttt_jax.inspection import quarantine as quarantine_lib
-from ttt_jax.inspection import tables
+from ttt_jax.inspection import scan, tables, training
 
 AUDIO = '<|begin_of_quad|><|audio_3|><|audio_1|><|end_of_audio_span_last|>'
 THEIRS = [
@@ -180,6 +182,38 @@ def _data_set(folder: pathlib.Path, name: str) -> Target:
     assert refused or source.fingerprint and source.shapes
 
   return of_file(data / name, read)
+
+
+def data_set_record(folder: pathlib.Path) -> Target:
+  """A record that was written whole, and by a stranger."""
+  data = toys.data_set(folder / 'data', 1)
+  (path,) = (data / 'records' / '1.0.0').glob('*array_record*')
+  config = toys.config(data__row_length=64, data__batch_size=1)
+
+  def read(written: bytes) -> None:
+    shutil.rmtree(data / 'cache', ignore_errors=True)
+    path.unlink()
+    writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+    writer.write(written)
+    writer.close()
+    source = records.Source(data, 'train')
+    uses = (
+      lambda: scan.scan(source, range(1), []),
+      lambda: training.batch(source, config, 0),
+      lambda: records.check_record(source[0], source.assets.vocabulary),
+      lambda: source.copied(2),
+    )
+    refused = []
+    for use in uses:
+      try:
+        use()
+      except errors.UserError as error:
+        refused.append(error)
+    if refused:
+      raise refused[0]
+
+  seeds = [shards.serialize(records.values(toys.record(number))) for number in range(3)]
+  return Target(seeds, read)
 
 
 def kept_arrays(folder: pathlib.Path) -> Target:

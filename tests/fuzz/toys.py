@@ -55,9 +55,9 @@ def record(number: int) -> records.Record:
   return records.Record(f'toy-{number}', assets().template.document(turns), about)
 
 
-def data_set(directory: pathlib.Path) -> pathlib.Path:
-  """A data set of three records."""
-  records.write(directory, {'train': lambda: iter(map(record, range(3)))}, assets())
+def data_set(directory: pathlib.Path, size: int = 3) -> pathlib.Path:
+  """A data set of a few records."""
+  records.write(directory, {'train': lambda: iter(map(record, range(size)))}, assets())
   return directory
 
 
