@@ -64,6 +64,8 @@ setuptools.setup(
     'asr': ['torch==2.13.0', 'transformers>=5.0'],
     # Records in parquet files.
     'parquet': ['pyarrow>=20.0'],
+    # benchmarks/fuzz.py; its readers are those of 'parquet' and 'serve' too.
+    'fuzz': ['atheris>=3.0,<4'],
     # A server, and the page that it has.
     'serve': ['fastapi>=0.115', 'uvicorn>=0.34'],
     # torch and transformers are the oracle of the network; see 'mimi' too.
