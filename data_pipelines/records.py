@@ -201,10 +201,11 @@ class Source:
     """
 
     def measure():
-      pairs = [
-        two_stream.copied_lengths(self.documents[index], block, self.assets.vocabulary)
-        for index in range(len(self))
-      ]
+      pairs = []
+      for index in range(len(self)):
+        with access.naming(self.directory, self.split, index):
+          document = self.documents[index]
+          pairs.append(two_stream.copied_lengths(document, block, self.assets.vocabulary))
       return {'copied': np.array(pairs, np.int64).reshape(-1, 2)}
 
     depends = [self.fingerprint, block]

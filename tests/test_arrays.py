@@ -43,7 +43,14 @@ UNKNOWN[8] = UNKNOWN[UNKNOWN.index(b'PK\x01\x02') + 10] = 99  # a method of comp
 @pytest.mark.parametrize(
   'content',
   [
-    *(b'', b'nothing', one_array(), zipped('a.npy', b'no array'), zipped('a.txt', b'text')),
+    *(
+      b'',
+      b'nothing',
+      b'PK\x05\x06' + bytes(18),
+      one_array(),
+      zipped('a.npy', b'no array'),
+      zipped('a.txt', b'text'),
+    ),
     *(zipped('a.npy', one_array())[:-30], pickled(), bytes(UNKNOWN)),
   ],
 )

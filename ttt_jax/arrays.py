@@ -19,6 +19,8 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     raise
   except Exception as error:  # numpy, zipfile and zlib raise errors of many kinds
     raise ValueError(f'no whole file of arrays: {error}') from error
+  if not found:
+    raise ValueError('no file of arrays: it is empty')
   for name, array in found.items():
     if not isinstance(array, np.ndarray):
       raise ValueError(f'no file of arrays: {name!r:.80} is none')

@@ -61,7 +61,10 @@ class SentencePiece:
     if not model:  # the library takes that for no file at all
       raise vocabulary.VocabularyError('not a sentencepiece model: it is empty')
     self.model = model
-    self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    try:
+      self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+      raise vocabulary.VocabularyError(f'not a sentencepiece model ({error})') from error
     self.size = self._processor.vocab_size()
     self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
@@ -91,7 +94,11 @@ class SentencePiece:
     return self._processor.piece_to_id(name)
 
   def added(self, names: Sequence[str]) -> 'SentencePiece':
-    """A tokenizer that holds these control symbols too."""
+    """A tokenizer that holds these control symbols too.
+
+    Raises:
+      VocabularyError: one of them is a piece of text already.
+    """
     proto = sentencepiece_model_pb2.ModelProto.FromString(self.model)
     for name in names:
       if not self.has(name):
@@ -227,7 +234,7 @@ def load(directory: str | pathlib.Path) -> Tokenizer:
         return HuggingFace(file.read())
     path = pathlib.Path(directory, SentencePiece.FILE)
     return SentencePiece(path.read_bytes())
-  except (OSError, RuntimeError, UnicodeError) as error:
+  except (OSError, UnicodeError) as error:
     raise vocabulary.VocabularyError(
       f'{path}: not a text tokenizer ({error}); it needs a tokenizer.json or a '
       'sentencepiece tokenizer.model'

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import tracemalloc
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.converting import data_config
 from data_pipelines.items import Item, Rejected
-from data_pipelines.reading import sources
+from data_pipelines.reading import files, sources
 from data_pipelines.records import DataError
 
 texts = st.text(st.characters(exclude_categories=['Cs']), max_size=12)
