@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from data_pipelines.reading import confined
 from ttt_jax import assets as assets_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.evaluation import items
@@ -32,14 +33,15 @@ def floor(voice: str, assets: assets_lib.Assets, item: items.Item) -> np.ndarray
     item: the record.
 
   Raises:
-    AudioError: the recording cannot be read.
+    DataError: there is no such recording, or it lies outside of the data set's folder.
+    AudioError: it cannot be read.
   """
   if voice == CODEC:
     codes = [assets.vocabulary.to_codes(item.document.tokens[a:b]) for a, b in item.spans]
     return _decode(assets, codes) if codes else None
   if 'audio' not in item.about:
     return None
-  wave, rate = audio_io.read_wav(item.directory / item.about['audio'])
+  wave, rate = audio_io.read_wav(confined.inside(item.directory, item.about['audio']))
   return audio_io.resample(wave, rate, assets.codec.sample_rate)
 
 
