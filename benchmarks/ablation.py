@@ -165,10 +165,9 @@ def run(variant: Variant, config: config_lib.Config, folder: pathlib.Path, limit
   started = time.monotonic()
   train.train(config, place / 'run', kind=variant.kind)
   trained = time.monotonic()
-  with _alone(folder / 'judging', wait=True):  # what is heard of references is kept for all
-    evaluation = evaluate.Evaluation(suite(variant, data, limit), folder / evaluate.ITEMS)
-    load = functools.partial(variant.candidate.load, str(place / 'run'), variant.name)
-    judged = evaluation.judge([load], steps=config.train.steps)
+  evaluation = evaluate.Evaluation(suite(variant, data, limit), folder / evaluate.ITEMS)
+  load = functools.partial(variant.candidate.load, str(place / 'run'), variant.name)
+  judged = evaluation.judge([load], steps=config.train.steps)
   offline.write(judged, place)
   seconds = {'train': trained - started, 'judge': judged.results['seconds']['evaluate']}
   return {'steps': config.train.steps, 'seconds': seconds, 'figures': figures(judged.results)}
@@ -307,6 +306,9 @@ def main():
   with _alone(folder / 'data', wait=True):
     if not (folder / 'data').exists():
       prepare.prepare(folder / 'data', world)
+    # What is heard of references is kept for all runs.
+    whole = suite(VARIANTS[0], folder / 'data', limit)
+    evaluate.Evaluation(whole, folder / evaluate.ITEMS).judge([])
   # First one run of each, then the second of those that get more.
   found: dict[str, list[dict[str, float]]] = {variant.name: [] for variant in VARIANTS}
   for seed in range(arguments.seeds):

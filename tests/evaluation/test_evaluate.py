@@ -54,6 +54,20 @@ def results_of(*arguments) -> dict:
   return json.loads(json.dumps(results))
 
 
+def test_without_models_there_are_floors_which_later_models_take(data, assets, tmp_path):
+  whole = make_suite(data)
+  alone = judged(whole, tmp_path).results['tasks']['say']['figures']['speech_wer']
+  assert alone['checkpoints'] == {} and alone['codec'] > 0
+  clock = kinds.find('clock')
+  calls = []
+  with pytest.MonkeyPatch.context() as patch:
+    hear = clock._hear
+    patch.setattr(clock, '_hear', lambda *given: calls.append(1) or hear(*given))
+    later = judged(whole, tmp_path, Parrot(assets)).results['tasks']['say']
+  assert later['figures']['speech_wer']['codec'] == alone['codec']
+  assert len(calls) == later['items']  # the parrot's answers alone
+
+
 def test_figures_are_those_of_what_was_said_and_heard(data, assets, tmp_path):
   parrot = Parrot(assets)
   results = results_of(make_suite(data), tmp_path, parrot)
