@@ -96,7 +96,7 @@ def _saving(run: Run) -> list:
 
 
 def _evaluating(run: Run) -> list:
-  return list(run.folder.glob('**/items/*.jsonl'))
+  return list(run.folder.glob('evaluation/items/*.jsonl'))
 
 
 def _kill_in_restoring(run: Run, seconds: float, rng: random.Random) -> None:
