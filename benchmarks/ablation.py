@@ -50,7 +50,6 @@ from ttt_jax.training import train
 FORMULA = """wer = edits / words of the references; of text as written, of speech as heard
 likelihoods in nats a token of held-out records, of audio at most; mean and range over seeds"""
 _LIBRARIES = ('jax', 'numpy')
-STEPS, QUICK_STEPS = 4800, 4
 SEEDS = 3
 BLOCK = 13
 IN_STEPS, FEWER = (1, 2, 8), 40  # a block, beside the four of all else; so many utterances
@@ -286,6 +285,58 @@ def drawing(found: dict[str, list[dict[str, float]]]) -> str:
   )
 
 
+class Size(NamedTuple):
+  """How much is done.
+
+  Attributes:
+    steps: of training.
+    limit: items of each task; 0: all.
+    world: what there is to learn.
+  """
+
+  steps: int
+  limit: int
+  world: prepare.Settings
+
+
+WHOLE = Size(4800, 0, WORLD)
+QUICK = Size(
+  4,
+  2,
+  dataclasses.replace(WORLD, voices=1, strings=60, tests=4, codes=64, answer_copies=1),
+)
+
+
+def gather(
+  ledger: Ledger, folder: pathlib.Path, size: Size, only: str, seeds: int, runs: bool
+) -> dict[str, list[dict[str, float]]]:
+  """The figures of all runs that are done, by variant.
+
+  Args:
+    ledger: of what was done before.
+    folder: of the runs.
+    size: of each.
+    only: what the names of variants hold.
+    seeds: at most so many runs of each variant.
+    runs: whether to do what nobody has done or begun; first one run of each variant.
+  """
+  found: dict[str, list[dict[str, float]]] = {variant.name: [] for variant in VARIANTS}
+  for seed in range(seeds):
+    for variant in VARIANTS:
+      if seed >= variant.seeds or only not in variant.name:
+        continue
+      name, config = _name(variant, seed), settings(variant, seed, folder / 'data', size.steps)
+      identity = _identity(variant, config, size.world)
+      with _alone(folder / name, wait=False) as mine:
+        known = ledger.read().get(name, {})
+        if known.get('identity') != identity and mine and runs:
+          known = {'identity': identity, **run(variant, config, folder, size.limit)}
+          ledger.add(name, known)
+      if known.get('identity') == identity:
+        found[variant.name].append(known['figures'])
+  return {name: figures for name, figures in found.items() if figures}
+
+
 def main():
   """Runs what is asked for, and prints the table."""
   parser = record.parser(__doc__, 'a few steps of everything, to see that it works')
@@ -294,40 +345,22 @@ def main():
   parser.add_argument('--seeds', type=int, default=SEEDS, help='at most so many runs of each')
   parser.add_argument('--table', action='store_true', help='runs nothing')
   parser.add_argument('--plot', metavar='FILE', help='a picture, SVG')
-  arguments = parser.parse_args()
-  folder = pathlib.Path(arguments.folder + ('-quick' if arguments.quick else ''))
-  steps, limit, world = STEPS, 0, WORLD
-  if arguments.quick:
-    steps, limit = QUICK_STEPS, 2
-    world = dataclasses.replace(WORLD, voices=1, strings=60, tests=4, codes=64, answer_copies=1)
-  header = record.begin(FORMULA, _LIBRARIES, steps=steps, block=BLOCK)
+  flags = parser.parse_args()
+  folder = pathlib.Path(flags.folder + ('-quick' if flags.quick else ''))
+  size = QUICK if flags.quick else WHOLE
+  header = record.begin(FORMULA, _LIBRARIES, steps=size.steps, block=BLOCK)
   folder.mkdir(parents=True, exist_ok=True)
-  ledger = Ledger(pathlib.Path(arguments.json or folder / 'runs.json'), header)
   with _alone(folder / 'data', wait=True):
     if not (folder / 'data').exists():
-      prepare.prepare(folder / 'data', world)
-    # What is heard of references is kept for all runs.
-    whole = suite(VARIANTS[0], folder / 'data', limit)
-    evaluate.Evaluation(whole, folder / evaluate.ITEMS).judge([])
-  # First one run of each, then the second of those that get more.
-  found: dict[str, list[dict[str, float]]] = {variant.name: [] for variant in VARIANTS}
-  for seed in range(arguments.seeds):
-    for variant in VARIANTS:
-      if seed >= variant.seeds or arguments.only not in variant.name:
-        continue
-      name, config = _name(variant, seed), settings(variant, seed, folder / 'data', steps)
-      identity = _identity(variant, config, world)
-      with _alone(folder / name, wait=False) as mine:
-        known = ledger.read().get(name, {})
-        if known.get('identity') != identity and mine and not arguments.table:
-          known = {'identity': identity, **run(variant, config, folder, limit)}
-          ledger.add(name, known)
-      if known.get('identity') == identity:
-        found[variant.name].append(known['figures'])
-  found = {name: runs for name, runs in found.items() if runs}
+      prepare.prepare(folder / 'data', size.world)
+    if not flags.table:  # what is heard of references is kept for all runs
+      whole = suite(VARIANTS[0], folder / 'data', size.limit)
+      evaluate.Evaluation(whole, folder / evaluate.ITEMS).judge([])
+  ledger = Ledger(pathlib.Path(flags.json or folder / 'runs.json'), header)
+  found = gather(ledger, folder, size, flags.only, flags.seeds, not flags.table)
   show(found)
-  if arguments.plot:
-    pathlib.Path(arguments.plot).write_text(drawing(found), encoding='utf-8')
+  if flags.plot:
+    pathlib.Path(flags.plot).write_text(drawing(found), encoding='utf-8')
 
 
 if __name__ == '__main__':
