@@ -52,8 +52,8 @@ likelihoods in nats a token of held-out records, of audio at most; mean and rang
 _LIBRARIES = ('jax', 'numpy')
 SEEDS = 3
 BLOCK = 13
-# Blocks and steps beside the 13 and 4 of all else, for so many utterances. Who learnt whole spans
-# is at a loss where a block ends; with the last one, an utterance is one block.
+# Blocks and steps beside the 13 and 4 of all else, for so many utterances. Who learnt whole
+# spans is at a loss where a block ends; with the last one, an utterance is one block.
 IN_BLOCKS = ((BLOCK, 1), (BLOCK, 2), (BLOCK, 8), (26, 8), (130, 40))
 FEWER = 40
 WORLD = prepare.Settings(
