@@ -56,6 +56,7 @@ BLOCK = 13
 # spans is at a loss where a block ends; with the last one, an utterance is one block.
 IN_BLOCKS = ((BLOCK, 1), (BLOCK, 2), (BLOCK, 8), (26, 8), (130, 40))
 FEWER = 40
+FLOORS = ('codec', 'original')
 WORLD = prepare.Settings(
   **{'world': 'town', 'voices': 2, 'strings': 4000, 'tests': 40, 'codes': 512, 'frames': 4},
   **{'seed': 0, 'answer_copies': 8, 'ask_every': 4, 'tokenizer_size': 1024},
@@ -206,7 +207,7 @@ def figures(results: dict) -> dict[str, float]:
       for one in found['checkpoints'].values():
         if one is not None:
           out[f'{task} {metric}'] = one['value']
-      for floor in ('codec', 'original'):
+      for floor in FLOORS:
         if floor in found:
           out[f'{task} {metric} {floor}'] = found[floor]
   return out
@@ -261,19 +262,29 @@ class Ledger:
 
 
 def show(found: dict[str, list[dict[str, float]]]) -> None:
-  """Prints a table of what there is."""
-  names = list(dict.fromkeys(name for runs in found.values() for run in runs for name in run))
-  print('| | runs | ' + ' | '.join(names) + ' |')
+  """Prints tables of what there is, for people and for Markdown."""
+  every = dict.fromkeys(name for runs in found.values() for run in runs for name in run)
+  floors = {name: runs[0][name] for runs in found.values() for name in every if name in runs[0]}
+  print(', '.join(f'{n} {v:.1%}' for n, v in floors.items() if n.endswith(FLOORS)))
+  rates = [name for name in every if 'wer' in name and not name.endswith(FLOORS)]
+  _table('word error rate', [n for n in rates if not n.startswith('speak_')], found, '.1%')
+  _table('of speak, by steps', [n for n in rates if n.startswith('speak_')], found, '.1%')
+  _table('likelihood', [n for n in every if n.startswith('all')], found, '.3f')
+
+
+def _table(title: str, names: list[str], found: dict, form: str) -> None:
+  print(f'\n| {title} | runs | ' + ' | '.join(names) + ' |')
   print('| --- ' * (len(names) + 2) + '|')
   for variant, runs in found.items():
     cells = []
     for name in names:
       values = [run[name] for run in runs if name in run]
-      cell = f'{statistics.mean(values):.3f}' if values else ''
+      cell = format(statistics.mean(values), form) if values else ''
       if len(values) > 1:
-        cell += f' ({min(values):.3f} to {max(values):.3f})'
+        cell += f' ({min(values):{form}} to {max(values):{form}})'
       cells.append(cell)
-    print(f'| {variant} | {len(runs)} | ' + ' | '.join(cells) + ' |', flush=True)
+    if any(cells):
+      print(f'| {variant} | {len(runs)} | ' + ' | '.join(cells) + ' |', flush=True)
 
 
 PANELS = {
