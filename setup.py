@@ -65,6 +65,8 @@ setuptools.setup(
     'asr': ['torch==2.13.0', 'transformers>=5.0,<6'],
     # Records in parquet files.
     'parquet': ['pyarrow>=20.0,<27'],
+    # benchmarks/fuzz.py; its readers are those of 'parquet' and 'serve' too.
+    'fuzz': ['atheris>=3.0,<4'],
     # A server, and the page that it has.
     'serve': ['fastapi>=0.115,<1', 'uvicorn>=0.34,<1'],
     # torch and transformers are the oracle of the network; see 'mimi' too.

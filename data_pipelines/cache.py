@@ -4,12 +4,13 @@ import hashlib
 import json
 import pathlib
 import uuid
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import logging
+
+from ttt_jax import arrays as arrays_lib
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,9 +30,8 @@ def cached(
   path = pathlib.Path(directory, 'cache', f'{name}-{key}.npz')
   try:
     if path.exists():
-      with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+      return arrays_lib.read(path)
+  except (OSError, ValueError) as error:
     logging.warning('%s is damaged (%s): making it again', path, error)
   arrays = make()
   try:

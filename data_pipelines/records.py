@@ -17,13 +17,12 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import access, cache, shards
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, errors, folders
+from ttt_jax import chat, errors, folders, json_file
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import two_stream
 
-
-class DataError(errors.UserError):
-  """A data set or a record in it cannot be used."""
+# What is raised of all data, here and above.
+DataError = access.DataError
 
 
 class Record(NamedTuple):
@@ -126,35 +125,65 @@ class Source:
     """Opens `split` of the data set in `directory`.
 
     Raises:
-      DataError: there is no such data set or split.
+      DataError: there is no such data set or split, or a file of it is damaged.
       AssetError: its ids were made by another vocabulary or codec than lies beside it.
     """
     self.directory, self.split = pathlib.Path(directory), split
-    written = shards.records_folder(self.directory)
     if not (self.directory / shards.CONTENT).exists():
       raise DataError(f'{self.directory}: no data set of records here')
-    builder = tfds.builder_from_directory(str(written))
-    if split not in builder.info.splits:
-      known = ', '.join(builder.info.splits)
-      raise DataError(f'{self.directory}: no split {split!r} (there are: {known})')
     self.assets = assets_lib.load(self.directory / assets_lib.DIRECTORY)
+    try:
+      self._open()
+    except errors.UserError:
+      raise
+    except Exception as error:  # each library below raises errors of its own
+      raise DataError(
+        f'{self.directory}: the data set cannot be opened ({error}): make it again'
+      ) from error
+
+  def _open(self) -> None:
+    shards.refuse_foreign(self.directory)
+    builder = tfds.builder_from_directory(str(shards.records_folder(self.directory)))
+    if self.split not in builder.info.splits:
+      known = ', '.join(builder.info.splits)
+      raise DataError(f'{self.directory}: no split {self.split!r} (there are: {known})')
     self.fingerprints = dict(builder.info.metadata)
     self.assets.refuse_mismatch(self.fingerprints, str(self.directory))
-    self._records = builder.as_data_source(split)
-    self.documents = access.Documents(builder, split)  # without keys, and read faster
+    self._records = builder.as_data_source(self.split)
+    # Without keys, and read faster.
+    self.documents = access.Documents(self.directory, builder, self.split)
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: int) -> Record:
-    raw = self._records[int(index)]
-    document = chat.Document(raw['tokens'], raw['targets'], raw['spans'].reshape(-1, 2))
-    return Record(_text(raw['key']), document, json.loads(_text(raw['about'])))
+    """Record `index`; raises DataError, naming it, if it cannot be read."""
+    if index >= len(self):
+      raise IndexError(index)
+    with access.naming(self.directory, self.split, index):
+      raw = self._records[int(index)]
+      document = chat.Document(raw['tokens'], raw['targets'], raw['spans'].reshape(-1, 2))
+      return Record(
+        _bytes(raw['key']).decode(), document, json_file.parse(_bytes(raw['about']))
+      )
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Names the content: equal for equal records."""
-    return json.loads((self.directory / shards.CONTENT).read_text())[self.split]
+    """Names the content: equal for equal records.
+
+    Raises:
+      DataError: the file that has it is damaged.
+    """
+    path = self.directory / shards.CONTENT
+    try:
+      found = json_file.read(path)[self.split]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      found = error
+    if not found or not isinstance(found, str):
+      raise DataError(
+        f'{path}: has no hash of split {self.split!r} ({found!r:.80}): make the data set again'
+      )
+    return found
 
   @functools.cached_property
   def shapes(self) -> 'Shapes':
@@ -172,10 +201,11 @@ class Source:
     """
 
     def measure():
-      pairs = [
-        two_stream.copied_lengths(self.documents[index], block, self.assets.vocabulary)
-        for index in range(len(self))
-      ]
+      pairs = []
+      for index in range(len(self)):
+        with access.naming(self.directory, self.split, index):
+          document = self.documents[index]
+          pairs.append(two_stream.copied_lengths(document, block, self.assets.vocabulary))
       return {'copied': np.array(pairs, np.int64).reshape(-1, 2)}
 
     depends = [self.fingerprint, block]
@@ -185,9 +215,10 @@ class Source:
     rows = []
     for index in range(len(self)):
       document = self.documents[index]
-      responses = document.spans[document.responses]
-      start, end = responses[-1] if len(responses) else (0, 0)
-      rows.append((len(document.tokens), start, max(0, end - start - 1)))
+      with access.naming(self.directory, self.split, index):
+        responses = document.spans[document.responses]
+        start, end = responses[-1] if len(responses) else (0, 0)
+        rows.append((len(document.tokens), start, max(0, end - start - 1)))
     return Shapes(*np.array(rows, np.int64).reshape(-1, 3).T)
 
 
@@ -205,5 +236,5 @@ class Shapes(NamedTuple):
   last_codes: np.ndarray
 
 
-def _text(value: bytes | str) -> str:
-  return value.decode() if isinstance(value, bytes) else value
+def _bytes(value: bytes | str) -> bytes:
+  return value if isinstance(value, bytes) else value.encode()

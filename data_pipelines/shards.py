@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from ttt_jax import folders
+from ttt_jax import folders, json_file
 
 VERSION = '1.0.0'
 CONTENT = 'content.json'  # a hash of the records of each split; written last
@@ -154,6 +154,28 @@ def finish(
     for name, made in splits.items()
   }
   (folder / CONTENT).write_text(json.dumps(hashes, indent=1) + '\n')
+
+
+def refuse_foreign(folder: pathlib.Path) -> None:
+  """Refuses a data set whose features are of classes that `finish` does not name.
+
+  TFDS imports any module that a file names so.
+
+  Raises:
+    OSError, ValueError: the file of the features is missing or damaged, or names another.
+  """
+  path = records_folder(folder) / 'features.json'
+  known = _names(tfds.features.FeaturesDict(FEATURES).to_json())
+  if foreign := _names(json_file.read(path)) - known:
+    raise ValueError(f'{path} names {min(foreign)!r:.80}, which is no feature of records')
+
+
+def _names(value: Any) -> set[str]:
+  """All texts of a JSON value that may name a class."""
+  if isinstance(value, dict | list):
+    inner = value.values() if isinstance(value, dict) else value
+    return set().union(*map(_names, inner))
+  return {value} if isinstance(value, str) and '.' in value else set()
 
 
 def _file_name(split: str, number: int, count: int) -> str:

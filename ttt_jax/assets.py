@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from ttt_jax import chat, errors
+from ttt_jax import chat, errors, json_file
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import codec as codec_lib
@@ -84,11 +84,7 @@ def load(directory: str | pathlib.Path) -> Assets:
     AssetError, VocabularyError, CodecError: a file is missing, damaged, or does not fit
       the others.
   """
-  path = pathlib.Path(directory, PROMPTS)
-  try:
-    prompts = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
-    raise AssetError(f'{path}: no prompts of tasks here ({error})') from error
+  prompts = read_prompts(pathlib.Path(directory, PROMPTS))
   vocabulary = vocabulary_lib.Vocabulary.load(directory)
   tokenizer, codec = tokenizer_lib.load(directory), kinds.load_codec(directory)
   if codec.codebook_size != vocabulary.codebook_size:
@@ -97,3 +93,22 @@ def load(directory: str | pathlib.Path) -> Assets:
       f'{vocabulary.codebook_size}'
     )
   return Assets(vocabulary, tokenizer, codec, prompts)
+
+
+def read_prompts(path: str | pathlib.Path) -> dict[str, list[str]]:
+  """System prompts of tasks, from a JSON file: {task: [prompt, ...]}.
+
+  Raises:
+    AssetError: it is something else.
+  """
+  try:
+    prompts = json_file.read(path)
+  except (OSError, ValueError) as error:
+    raise AssetError(f'{path}: no prompts of tasks here ({error})') from error
+  ok = isinstance(prompts, dict) and all(
+    isinstance(known, list) and all(isinstance(text, str) for text in known)
+    for known in prompts.values()
+  )
+  if not ok:
+    raise AssetError(f'{path}: must be {{task: [prompt, ...]}}')
+  return prompts

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
-from ttt_jax import errors, hashes
+from ttt_jax import errors, hashes, json_file
 
 CONFIG = 'config.json'
 DIRECTORY = 'checkpoints'
@@ -358,8 +358,11 @@ def described(workdir: str | pathlib.Path) -> dict:
   """
   path = pathlib.Path(workdir, CONFIG)
   try:
-    said = json.loads(path.read_text(encoding='utf-8'))
-    return {name: said[name] for name in ('config', 'vocabulary', 'records')}
+    said = json_file.read(path)
+    kinds = {'config': dict, 'vocabulary': str, 'records': list}
+    if not all(isinstance(said[name], kind) for name, kind in kinds.items()):
+      raise ValueError(f'it needs {", ".join(kinds)}')
+    return {name: said[name] for name in kinds}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise CheckpointError(f'{path}: no run is described here ({error})') from error
 

@@ -65,6 +65,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
     require(ok, key, value, f'{len(parts)} values')
     return tuple(_convert(v, part, key) for v, part in zip(value, parts))
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    require(abs(value) < 2**1000, key, value, 'less')
     return float(value)
   ok = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
   require(ok, key, value, f'of type {kind.__name__}')

@@ -47,7 +47,7 @@ class Data:
 
   def _check_weights(self, key: str, weights: tuple[float, ...]) -> None:
     sets = len(self.directories)
-    fits = len(weights) == sets and min(weights) >= 0 and 0 < sum(weights) < float('inf')
+    fits = 0 < len(weights) == sets and min(weights) >= 0 and 0 < sum(weights) < float('inf')
     what = f'{sets} weights, one for each folder of data.directory, and not all of them 0'
     checks.require(fits, key, weights, what)
 
@@ -239,7 +239,7 @@ class Train:
     checks.require(self.keep_every >= 0, 'train.keep_every', self.keep_every, 'at least 0')
     try:
       re.compile(self.freeze)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
       raise ConfigError(f'config.train.freeze is no regular expression: {error}') from error
 
 

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterator
 from concurrent import futures
 
+from ttt_jax import json_file
+
 FILE = 'hashes.json'
 _KIND = 'sha256'
 _THREADS = 4  # hashing lets other threads run
@@ -76,7 +78,7 @@ def damage(
 
 def _known(folder: pathlib.Path) -> dict[str, list]:
   """Size and hash of each file, as `write` found them."""
-  content = json.loads((folder / FILE).read_text(encoding='utf-8'))
+  content = json_file.read(folder / FILE)
   if content['kind'] != _KIND:
     raise ValueError(f'hashes of kind {content["kind"]!r}, not {_KIND!r}')
   files = content['files']

@@ -81,7 +81,13 @@ def _until(workdir: str | pathlib.Path, changes: list) -> list:
     done = checkpoint.latest(workdir)
   except checkpoint.CheckpointError:
     return []
-  return [change for change in changes if change[0] < done]
+  # They were written by any version, and may be none.
+  return [change for change in changes or () if not _is_to_come(change, done)]
+
+
+def _is_to_come(change: Any, done: int) -> bool:
+  step = change[0] if isinstance(change, list) and change else None
+  return isinstance(step, int | float) and step >= done
 
 
 def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:

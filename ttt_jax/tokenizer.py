@@ -53,9 +53,18 @@ class SentencePiece:
   FILE = 'tokenizer.model'
 
   def __init__(self, model: bytes):
-    """Takes the bytes of a `.model` file."""
+    """Takes the bytes of a `.model` file.
+
+    Raises:
+      VocabularyError: it is none.
+    """
+    if not model:  # the library takes that for no file at all
+      raise vocabulary.VocabularyError('not a sentencepiece model: it is empty')
     self.model = model
-    self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    try:
+      self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+      raise vocabulary.VocabularyError(f'not a sentencepiece model ({error})') from error
     self.size = self._processor.vocab_size()
     self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
@@ -85,7 +94,11 @@ class SentencePiece:
     return self._processor.piece_to_id(name)
 
   def added(self, names: Sequence[str]) -> 'SentencePiece':
-    """A tokenizer that holds these control symbols too."""
+    """A tokenizer that holds these control symbols too.
+
+    Raises:
+      VocabularyError: one of them is a piece of text already.
+    """
     proto = sentencepiece_model_pb2.ModelProto.FromString(self.model)
     for name in names:
       if not self.has(name):
@@ -144,13 +157,13 @@ class HuggingFace:
         # What the file forgot to call special must be no less hard to forge.
         token['special'] |= vocabulary.is_mark(token['content'])
       self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+      self._specials = {token['content']: token['id'] for token in content['added_tokens']}
+      self.size = max(self._tokenizer.get_vocab().values()) + 1
     except Exception as error:  # the library raises nothing narrower
       raise vocabulary.VocabularyError(f'not a tokenizer.json ({error})') from error
     self._tokenizer.encode_special_tokens = True  # as text, piece by piece
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
-    self._specials = {token['content']: token['id'] for token in content['added_tokens']}
-    self.size = max(self._tokenizer.get_vocab().values()) + 1
     self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def __reduce__(self):
@@ -221,7 +234,7 @@ def load(directory: str | pathlib.Path) -> Tokenizer:
         return HuggingFace(file.read())
     path = pathlib.Path(directory, SentencePiece.FILE)
     return SentencePiece(path.read_bytes())
-  except (OSError, RuntimeError, UnicodeError) as error:
+  except (OSError, UnicodeError) as error:
     raise vocabulary.VocabularyError(
       f'{path}: not a text tokenizer ({error}); it needs a tokenizer.json or a '
       'sentencepiece tokenizer.model'

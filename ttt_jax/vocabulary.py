@@ -15,7 +15,7 @@ import re
 
 import numpy as np
 
-from ttt_jax import errors
+from ttt_jax import errors, json_file
 
 # The names of the special tokens, as the authors of the method write them.
 TURN_START = '<|im_start|>'
@@ -267,6 +267,10 @@ class Vocabulary:
     """
     path = pathlib.Path(directory, FILE)
     try:
-      return cls(**json.loads(path.read_text(encoding='utf-8')))
-    except (OSError, ValueError, TypeError) as error:
+      values = json_file.read(path)
+      for field in dataclasses.fields(cls):
+        if type(values[field.name]) is not field.type:
+          raise ValueError(f'{field.name} must be of type {field.type.__name__}')
+      return cls(**values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
       raise VocabularyError(f'{path}: not a vocabulary ({error})') from error

@@ -7,7 +7,6 @@ assistant says, and on everything of an interleaved text.
 """
 
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import records
-from ttt_jax import chat
+from ttt_jax import chat, json_file
 from ttt_jax import vocabulary as vocabulary_lib
 
 _MARK = re.compile(r'(<\|[a-z0-9_]+\|>)')
@@ -33,10 +32,10 @@ def read(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   path = pathlib.Path(path)
   number = 0
   try:
-    with path.open(encoding='utf-8', newline='\n') as file:
-      whole = file.read(64).lstrip()[:1] == '['
+    with path.open('rb') as file:
+      whole = file.read(64).lstrip()[:1] == b'['
       file.seek(0)
-      for content in json.load(file) if whole else _lines(file):
+      for content in json_file.parse(file.read()) if whole else _lines(file):
         if not isinstance(content, dict):
           raise ValueError(f'a record must be an object, not {content!r:.40}')
         yield f'{path.name}:{number}', content
@@ -48,9 +47,9 @@ def read(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     ) from error
 
 
-def _lines(file: Iterable[str]) -> Iterator[Any]:
+def _lines(file: Iterable[bytes]) -> Iterator[Any]:
   """The values of JSON lines; only line feeds end one."""
-  return (json.loads(line) for line in file if line.strip())
+  return (json_file.parse(line) for line in file if line.strip())
 
 
 def document(name: str, content: dict[str, Any], template: chat.Template) -> chat.Document:

@@ -5,15 +5,15 @@
 `task` is ours and may be left out, as may all but the path.
 """
 
-import json
-import math
+import codecs
 import pathlib
 from typing import Any
 
 from data_pipelines import records
 from data_pipelines.reading import sources
-from ttt_jax import errors
+from ttt_jax import errors, json_file
 
+_MOST = 10_000  # times that a record is taken: more is a slip of the pen
 _KEYS = ('path', 'sample_ratio', 'data_type', 'task')
 
 
@@ -32,8 +32,8 @@ def read_data_config(
   path = pathlib.Path(path)
   root = str(path.parent if root is None else root)
   try:
-    entries = json.loads(path.read_text(encoding='utf-8-sig'))
-  except (OSError, ValueError, RecursionError) as error:
+    entries = json_file.parse(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+  except (OSError, ValueError) as error:
     raise records.DataError(f'{path}: no data config ({error})') from error
   if not isinstance(entries, list) or not entries:
     raise records.DataError(f'{path}: a data config is a JSON list with an object a source')
@@ -56,8 +56,8 @@ def _source(entry: Any, root: str) -> sources.Source:
   if not isinstance(path, str) or not path:
     raise ValueError(f'"path" must be a text, not {path!r:.80}')
   number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
-  if not number or not 0 <= ratio < math.inf:
-    raise ValueError(f'"sample_ratio" must be a number from 0, not {ratio!r:.80}')
+  if not number or not 0 <= ratio <= _MOST:
+    raise ValueError(f'"sample_ratio" must be a number from 0 to {_MOST}, not {ratio!r:.80}')
   data_type, task = entry.get('data_type', ''), entry.get('task', '')
   if data_type not in ('', 'IT', 'PT'):
     raise ValueError(f'"data_type" must be "IT" (turns) or "PT" (text), not {data_type!r:.80}')

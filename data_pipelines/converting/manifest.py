@@ -9,7 +9,6 @@
 docs/data.md says what each key means.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from data_pipelines.reading import sources
 from ttt_jax import chat, errors
 
 BY_WORDS = 'words'
+_LONGEST = 1e9  # seconds; no file of sounds has so many
 
 
 class Audio(NamedTuple):
@@ -197,7 +197,7 @@ def _pattern(value: Any) -> tuple[int, int] | str | None:
 
 
 def _seconds(value: Any, name: str) -> float:
-  if type(value) not in (int, float) or not 0 <= value < math.inf:
+  if type(value) not in (int, float) or not 0 <= value < _LONGEST:
     raise ValueError(f'"{name}" must be a number of seconds, not {value!r:.80}')
   return float(value)
 

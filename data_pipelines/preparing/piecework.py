@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from data_pipelines import items, records, shards
-from ttt_jax import folders
+from ttt_jax import folders, json_file
 from ttt_jax import vocabulary as vocabulary_lib
 
 HELD_OUT = 'test'  # the split of the records that are held out
@@ -230,14 +230,18 @@ class _Output:
 def done(folder: pathlib.Path, name: str) -> Summary | None:
   """What became of the piece of this name; None if it is not done, or its files are gone."""
   try:
-    content = json.loads((folder / f'{name}.json').read_text(encoding='utf-8'))
-  except (FileNotFoundError, ValueError):
-    return None
-  made = {split: shards.Shard(**shard) for split, shard in content['splits'].items()}
+    content = json_file.read(folder / f'{name}.json')
+    made = {split: shards.Shard(**shard) for split, shard in content['splits'].items()}
+    counts, reasons = Counts(**content['counts']), dict(content['reasons'])
+    numbers = [*counts, *reasons.values(), *(n for shard in made.values() for n in shard[:2])]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+      return None
+  except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    return None  # of what is damaged, nothing is known
   paths = [shard_path(folder, name, split) for split in made]
   if not all(path.exists() for path in [*paths, quarantine_path(folder, name)]):
     return None
-  return Summary(made, Counts(**content['counts']), content['reasons'])
+  return Summary(made, counts, reasons)
 
 
 def shard_path(folder: str | pathlib.Path, name: str, split: str) -> pathlib.Path:

@@ -14,7 +14,9 @@ import collections
 import contextlib
 import fcntl
 import importlib.metadata
+import itertools
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -24,7 +26,7 @@ from typing import Any, NamedTuple
 from data_pipelines import items, records, shards
 from data_pipelines.preparing import piecework, workers
 from ttt_jax import assets as assets_lib
-from ttt_jax import errors, folders
+from ttt_jax import errors, folders, json_file
 
 QUARANTINE = 'quarantine.jsonl'
 SUMMARY = 'summary.json'  # counts, for people and for inspection
@@ -251,9 +253,9 @@ class State:
     """If the last step was begun and not ended, all is as before it."""
     path = self.folder / 'moves.json'
     if path.exists():
-      for before, after in json.loads(path.read_text(encoding='utf-8')):
-        if (self.folder / after).exists():
-          (self.folder / after).rename(self.folder / before)
+      for before, after in _moves(path):
+        if after.exists():
+          after.rename(before)
       shutil.rmtree(self.folder / 'whole', ignore_errors=True)
       path.unlink()
 
@@ -289,7 +291,12 @@ def _refuse_another(folder: pathlib.Path, job: Job) -> None:
     aside = folder / 'job.partial'
     aside.write_text(json.dumps(mine, indent=1) + '\n', encoding='utf-8')
     aside.rename(path)
-  theirs = json.loads(path.read_text(encoding='utf-8'))
+  try:
+    theirs = json_file.read(path)
+  except ValueError as error:
+    raise _damaged(path, str(error)) from error
+  if not isinstance(theirs, dict):
+    raise _damaged(path, 'no JSON object')
   for name in sorted(theirs.keys() | mine.keys()):
     if theirs.get(name) != mine.get(name):
       raise JobError(
@@ -297,3 +304,26 @@ def _refuse_another(folder: pathlib.Path, job: Job) -> None:
         f'{mine.get(name)}: use the former, choose another folder, or delete {folder} to begin '
         'anew'
       )
+
+
+def _moves(path: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
+  """Where each shard was, and where it was to go: both below the folder of the file.
+
+  Raises:
+    JobError: the file is damaged.
+  """
+  try:
+    moves = [
+      (path.parent / before, path.parent / after) for before, after in json_file.read(path)
+    ]
+  except (ValueError, TypeError) as error:
+    raise _damaged(path, str(error)) from error
+  root = os.path.realpath(path.parent)
+  for each in itertools.chain.from_iterable(moves):
+    if os.path.commonpath([root, os.path.realpath(each.parent)]) != root:
+      raise _damaged(path, f'{each} lies elsewhere')
+  return moves
+
+
+def _damaged(path: pathlib.Path, reason: str) -> JobError:
+  return JobError(f'{path}: damaged ({reason}): delete {path.parent} to begin anew')

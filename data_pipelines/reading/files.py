@@ -35,9 +35,12 @@ def find(path: str, root: str = '') -> Iterator[tuple[str, pathlib.Path]]:
   """
   whole = os.path.join(root, path)
   if os.path.isdir(whole):
-    top, found = whole, _below(whole)
+    top = _confined(whole, root)
+    found = _below(whole)
   elif glob.has_magic(path) and not os.path.lexists(whole):
-    top = _fixed(whole)
+    top = _confined(_fixed(whole), root)
+    if root and '..' in pathlib.PurePath(path).parts:
+      raise records.DataError(f'{path!r}: a pattern may not have ".." in it')
     found = sorted(p for p in glob.iglob(whole, recursive=True) if not os.path.isdir(p))
   else:
     top, found = os.path.dirname(whole), [whole]
@@ -66,6 +69,13 @@ def form(path: pathlib.Path) -> str:
   if head.startswith(b'PAR1'):
     return 'parquet'
   return _SUFFIXES.get(path.suffix.lower()) or ('json' if _LIST.match(head) else 'jsonl')
+
+
+def _confined(folder: str, root: str) -> str:
+  """`folder`, which is not looked into if it lies outside `root`."""
+  if root:
+    inside(root, os.path.abspath(folder or '.'))
+  return folder
 
 
 def _below(folder: str) -> list[str]:

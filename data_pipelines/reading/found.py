@@ -3,8 +3,9 @@
 import json
 from typing import Any, NamedTuple
 
+from ttt_jax import json_file
+
 LIMIT = 64 * 2**20  # bytes of the longest record that is read
-DEPTH = 100  # of lists and objects in one another
 EXCERPT = 200  # characters of what is rejected that are kept for people
 
 
@@ -62,20 +63,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     ValueError: it is none: no UTF-8, no JSON, NaN or Infinity, a key that stands twice, half
       a surrogate pair, nested too deeply, or a value of another type.
   """
-  try:
-    value = _DECODER.decode(raw.decode('utf-8'))
-    if b'\\u' in raw:  # only an escape can name half a pair, which no text may hold
-      json.dumps(value, ensure_ascii=False).encode('utf-8')
-  except json.JSONDecodeError as error:
-    raise ValueError(f'not JSON: {error.msg} (character {error.pos + 1})') from error
-  except UnicodeDecodeError as error:
-    raise ValueError(f'not UTF-8: byte {error.start + 1} is {raw[error.start]:#04x}') from error
-  except UnicodeEncodeError as error:
-    raise ValueError('has half of a surrogate pair, which is no character') from error
-  except RecursionError as error:
-    raise ValueError('is nested too deeply') from error
-  if not _is_shallow(value, raw):
-    raise ValueError('is nested too deeply')
+  value = json_file.parse(raw, _DECODER)
   if not isinstance(value, dict):
     raise ValueError(f'a record must be an object, not {type(value).__name__}')
   return value
@@ -92,19 +80,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str):
   raise ValueError(f'{name} is no number of JSON')
-
-
-def _is_shallow(value: Any, raw: bytes) -> bool:
-  """Whether recursion over a value is safe: its lists and objects nest at most `DEPTH` deep."""
-  if raw.count(b'[') + raw.count(b'{') <= DEPTH:
-    return True
-  level = [value]
-  for _ in range(DEPTH):
-    inner = (v.values() if isinstance(v, dict) else v for v in level)
-    level = [each for values in inner for each in values if isinstance(each, dict | list)]
-    if not level:
-      return True
-  return False
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

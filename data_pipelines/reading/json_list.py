@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from data_pipelines.reading.found import DEPTH, Cut, Found, broken, found
+from data_pipelines.reading.found import Cut, Found, broken, found
+from ttt_jax.json_file import DEPTH
 
 _BLOCK = 2**20
 _HEAD = 4096  # bytes

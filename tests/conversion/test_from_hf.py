@@ -225,7 +225,7 @@ def test_a_model_gets_its_codec_later(source, assets, tmp_path):
   to_hf.convert(tmp_path / 'a', tmp_path / 'b')
   assets.codec.save(tmp_path / 'codec')
   (tmp_path / 'prompts.json').write_text('{"speak": ["say it"]}')
-  prompts = from_hf.read_prompts(tmp_path / 'prompts.json')
+  prompts = assets_lib.read_prompts(tmp_path / 'prompts.json')
   convert(tmp_path / 'b', tmp_path / 'c', codec=str(tmp_path / 'codec'), prompts=prompts)
   found = assets_lib.load(tmp_path / 'c' / 'assets')
   assert found.codec.fingerprint == assets.codec.fingerprint and found.prompts == prompts
@@ -454,9 +454,9 @@ def test_a_sentencepiece_source_is_extended_and_exported(assets, family, tmp_pat
 def test_prompts_are_checked(tmp_path):
   path = tmp_path / 'prompts.json'
   path.write_text(json.dumps({'speak': ['a', 'b']}))
-  assert from_hf.read_prompts(path) == {'speak': ['a', 'b']}
+  assert assets_lib.read_prompts(path) == {'speak': ['a', 'b']}
   path.write_text('{"speak": "a"}')
-  with pytest.raises(table.ConversionError, match='task: .prompt'):
-    from_hf.read_prompts(path)
-  with pytest.raises(table.ConversionError, match='no prompts of tasks'):
-    from_hf.read_prompts(tmp_path / 'none.json')
+  with pytest.raises(assets_lib.AssetError, match='task: .prompt'):
+    assets_lib.read_prompts(path)
+  with pytest.raises(assets_lib.AssetError, match='no prompts of tasks'):
+    assets_lib.read_prompts(tmp_path / 'none.json')

@@ -1,5 +1,7 @@
 import json
 import pickle
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +28,36 @@ def test_records_come_back_whole(source, documents):
     for mine, wanted in zip(got.document, document):
       np.testing.assert_array_equal(mine, wanted)
     assert got.about == {'task': 'speak', 'text': 'one'}
+
+
+def test_a_file_of_features_imports_nothing(toy_data, tmp_path, monkeypatch):
+  data = tmp_path / 'data'
+  shutil.copytree(toy_data, data)
+  (tmp_path / 'intruder.py').write_text('raise SystemExit')
+  monkeypatch.syspath_prepend(tmp_path)
+  path = shards.records_folder(data) / 'features.json'
+  named = 'tensorflow_datasets.core.features.text_feature.Text'
+  path.write_text(path.read_text().replace(named, 'intruder.Text', 1))
+  with pytest.raises(DataError, match="features.json names 'intruder.Text'"):
+    Source(data, 'train')
+  assert 'intruder' not in sys.modules
+
+
+def test_a_record_that_cannot_be_read_is_named(toy_data, tmp_path):
+  data = tmp_path / 'data'
+  shutil.copytree(toy_data, data)
+  (path,) = shards.records_folder(data).glob('records-train*')
+  content = bytearray(path.read_bytes())
+  at = content.rindex(b'toy-1')
+  content[at : at + 5] = b'toy-x'  # what it was is in a hash of the file's own
+  path.write_bytes(content)
+  source = Source(data, 'train')
+  whole = range(len(source))
+  for way in (source, source.documents):
+    with pytest.raises(DataError, match="record .* of split 'train' cannot be read"):
+      [way[index] for index in whole]
+    with pytest.raises(IndexError):
+      way[len(source)]
 
 
 def test_documents_are_those_of_the_records(source):

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import tracemalloc
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.converting import data_config
 from data_pipelines.items import Item, Rejected
-from data_pipelines.reading import sources
+from data_pipelines.reading import files, sources
 from data_pipelines.records import DataError
 
 texts = st.text(st.characters(exclude_categories=['Cs']), max_size=12)
@@ -267,7 +268,8 @@ def test_a_data_config_names_files_beside_it(tmp_path):
   [
     ([{'path': 'a', 'sample_ration': 1}], "entry 1: no such key.*mean 'sample_ratio'"),
     ([{'path': 'a'}, {'sample_ratio': 1}], 'entry 2: "path" must be a text'),
-    ([{'path': 'a', 'sample_ratio': -1}], 'must be a number from 0, not -1'),
+    ([{'path': 'a', 'sample_ratio': -1}], 'must be a number from 0 to 10000, not -1'),
+    ([{'path': 'a', 'sample_ratio': 10**400}], 'must be a number from 0'),
     ([{'path': 'a', 'sample_ratio': True}], 'must be a number from 0'),
     ([{'path': 'a', 'sample_ratio': float('inf')}], 'must be a number from 0'),
     ([{'path': 'a', 'sample_ratio': float('nan')}], 'must be a number from 0'),
@@ -309,6 +311,21 @@ def test_paths_that_leave_the_root_are_refused(tmp_path, path):
   path = path.format(out=out)
   said = 'cannot be found' if path == 'loop' else f'lies outside {root}'
   with pytest.raises(DataError, match=said):
+    sources.pieces([sources.Source(path, root=str(root))], 100)
+
+
+@pytest.mark.parametrize('path', ['/', '../..', '/**/*.jsonl', '../../**/*.jsonl', '*/../../*'])
+def test_what_lies_outside_the_root_is_not_even_listed(tmp_path, path, monkeypatch):
+  root = tmp_path / 'root'
+  (root / 'in').mkdir(parents=True)
+
+  def listed(folder, *_, **__):
+    assert pathlib.Path(folder).is_relative_to(root), folder
+    return iter(())
+
+  for library, name in ((files.os, 'walk'), (files.glob, 'iglob')):
+    monkeypatch.setattr(library, name, listed)
+  with pytest.raises(DataError, match='lies outside|may not have'):
     sources.pieces([sources.Source(path, root=str(root))], 100)
 
 

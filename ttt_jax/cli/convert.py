@@ -9,6 +9,7 @@ import functools
 from absl import flags
 
 from configs import base
+from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
 from ttt_jax import errors
 from ttt_jax.cli import settings
@@ -42,7 +43,7 @@ def _from_hf():
   chosen = from_hf.Settings(
     audio_codebook=_CODEBOOK.value,
     codec=_CODEC.value,
-    prompts=from_hf.read_prompts(_PROMPTS.value) if _PROMPTS.value else {},
+    prompts=assets_lib.read_prompts(_PROMPTS.value) if _PROMPTS.value else {},
     dtype=_DTYPE.value,
     seed=_SEED.value,
   )

@@ -5,7 +5,6 @@ rest; `kinds` finds it.
 """
 
 import abc
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ttt_jax import errors
+from ttt_jax import errors, json_file
 from ttt_jax.codecs import audio_io
 
 CONFIG_NAME = 'codec.json'
@@ -232,7 +231,7 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
   """
   path = pathlib.Path(directory) / CONFIG_NAME
   try:
-    config = json.loads(path.read_text(encoding='utf-8'))
+    config = json_file.read(path)
   except OSError as error:
     raise CodecError(f'{path}: cannot be read ({error}); is this a codec directory?') from error
   except ValueError as error:

@@ -49,11 +49,13 @@ class External(codec.Codec):
   def load(cls, directory: str | os.PathLike) -> 'External':
     """Reads what `save` wrote."""
     values = codec.read_config(directory)
-    try:
-      return cls(str(values['name']), int(values['codebook_size']))
-    except (KeyError, ValueError) as error:
+    name, size = values.get('name'), values.get('codebook_size')
+    if not isinstance(name, str) or type(size) is not int or size < 1:
       path = pathlib.Path(directory, codec.CONFIG_NAME)
-      raise codec.CodecError(f'{path}: damaged ({error})') from error
+      raise codec.CodecError(
+        f'{path}: damaged: needs a `name` and a `codebook_size`; make the codec again'
+      )
+    return cls(name, size)
 
   def require(self, ability: str) -> None:
     """Raises CodecError: it can do nothing, and the message says what to do about it."""

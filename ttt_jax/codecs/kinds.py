@@ -4,11 +4,10 @@ A plug-in is an entry point of the group `ttt_jax.codecs`: its name is the kind,
 'module:Class'. docs/codecs.md has a complete one.
 """
 
-import json
 import os
 import pathlib
 
-from ttt_jax import plugins
+from ttt_jax import json_file, plugins
 from ttt_jax.codecs import codec
 
 GROUP = 'ttt_jax.codecs'
@@ -63,7 +62,7 @@ def _released(directory: pathlib.Path) -> str | None:
   if (directory / codec.CONFIG_NAME).exists():
     return None
   try:
-    values = json.loads((directory / _CONFIG).read_text(encoding='utf-8'))
+    values = json_file.read(directory / _CONFIG)
   except (OSError, ValueError):
     return None
   keys = values if isinstance(values, dict) else ()

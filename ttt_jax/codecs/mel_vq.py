@@ -12,13 +12,13 @@ import json
 import os
 import pathlib
 import warnings
-import zipfile
 from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 from scipy.cluster import vq
 
+from ttt_jax import arrays
 from ttt_jax.codecs import audio_io, codec, griffin_lim, spectrogram, threads
 
 _ARRAYS_NAME = 'codec.npz'
@@ -204,11 +204,11 @@ class MelVQ(codec.Codec):
     path = directory / _ARRAYS_NAME
     names = ('mean', 'components', 'centroids', 'patches')  # as __init__ takes them
     try:
-      with np.load(path, allow_pickle=False) as stored:
-        loaded = cls(*(stored[name] for name in names))
+      stored = arrays.read(path)
+      loaded = cls(*(stored[name] for name in names))
     except FileNotFoundError as error:
       raise codec.CodecError(f'{path}: missing; copy the whole codec directory') from error
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError) as error:
       raise codec.CodecError(f'{path}: damaged ({error}); make the codec again') from error
     if config.get('fingerprint') != loaded.fingerprint:
       raise codec.CodecError(

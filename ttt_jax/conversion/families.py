@@ -1,11 +1,11 @@
 """Settings of a model, from Hugging Face's config.json and to it: Qwen2, Qwen3, Llama."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from ttt_jax import config as config_lib
+from ttt_jax import json_file
 from ttt_jax.conversion import table
 
 # model_type -> the switches of `config.Model`, and the name of its classes.
@@ -41,7 +41,7 @@ def read_config(directory: str | pathlib.Path) -> dict[str, Any]:
       f'`hf download OWNER/NAME --local-dir FOLDER`'
     )
   try:
-    values = json.loads(path.read_text(encoding='utf-8'))
+    values = json_file.read(path)
   except (OSError, ValueError) as error:
     raise table.ConversionError(f'{path}: not a config.json ({error})') from error
   if not isinstance(values, dict):
@@ -103,7 +103,7 @@ def model_from(
       vocabulary_multiple=base.vocabulary_multiple,
       **{key: getattr(base, key) for key in config_lib.HOW_COMPUTED},
     )
-  except (TypeError, ValueError, config_lib.ConfigError) as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise table.ConversionError(f'{name}: {error}') from error
   return model, needed('vocab_size')
 

@@ -1,7 +1,6 @@
 """From a Hugging Face checkpoint to the folder of a run."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -202,22 +201,3 @@ def _found(source: pathlib.Path, tokenizer: tokenizer_lib.Tokenizer, start):
     return vocabulary_lib.Vocabulary.find(tokenizer, start)
   except vocabulary_lib.VocabularyError as error:
     raise table.ConversionError(f'{source}: {error}') from error
-
-
-def read_prompts(path: str | pathlib.Path) -> dict[str, list[str]]:
-  """System prompts of tasks, from a JSON file: {task: [prompt, ...]}.
-
-  Raises:
-    ConversionError: it is something else.
-  """
-  try:
-    prompts = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
-    raise table.ConversionError(f'{path}: no prompts of tasks ({error})') from error
-  ok = isinstance(prompts, dict) and all(
-    isinstance(known, list) and all(isinstance(text, str) for text in known)
-    for known in prompts.values()
-  )
-  if not ok:
-    raise table.ConversionError(f'{path}: must be {{task: [prompt, ...]}}')
-  return prompts

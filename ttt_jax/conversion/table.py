@@ -108,6 +108,10 @@ def check(
     config: the model.
     vocabulary_size: rows of their embedding.
   """
+  if config.layers > len(shapes):  # before as many names are made
+    raise ConversionError(
+      f'config.json asks for {config.layers} layers, but there are {len(shapes)} tensors'
+    )
   wanted = {
     name: row.their_shape
     for row in rows(config, vocabulary_size)

@@ -1,6 +1,7 @@
 """Folders of safetensors files: read lazily, written in shards, never a pickle."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -9,6 +10,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from ttt_jax import json_file
 from ttt_jax.conversion import table
 
 SINGLE = 'model.safetensors'
@@ -80,7 +82,7 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   index = directory / INDEX
   if index.exists():
     try:
-      names = json.loads(index.read_text(encoding='utf-8'))['weight_map']
+      names = json_file.read(index)['weight_map']
       files = {str(name): str(file) for name, file in names.items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
       raise table.ConversionError(f'{index}: not an index of tensors ({error})') from error
@@ -89,7 +91,7 @@ def _find(directory: pathlib.Path) -> dict[str, pathlib.Path]:
         raise table.ConversionError(
           f'{index}: {name} is said to lie in {file!r}, not beside it'
         )
-    gone = sorted({file for file in files.values() if not (directory / file).is_file()})
+    gone = sorted({file for file in files.values() if not os.path.isfile(directory / file)})
     if gone:
       raise table.ConversionError(f'{directory}: missing {", ".join(gone)}, named by the index')
     return {name: directory / file for name, file in files.items()}

@@ -81,6 +81,8 @@ def from_sentencepiece(model: bytes) -> dict[str, Any]:
     raise table.ConversionError(
       'only a sentencepiece BPE model without normalization becomes a tokenizer.json'
     )
+  if strange := [piece.piece for piece in proto.pieces if not isinstance(piece.piece, str)]:
+    raise table.ConversionError(f'a piece of the tokenizer is no text: {strange[0]!r:.80}')
   vocabulary = {piece.piece: index for index, piece in enumerate(proto.pieces)}
   own = [piece.piece for piece in proto.pieces if piece.type == kind.USER_DEFINED]
   first = [{'type': 'Prepend', 'prepend': _SPACE}] if normalizer.add_dummy_prefix else []

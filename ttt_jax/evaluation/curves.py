@@ -1,10 +1,11 @@
 """How training went: the curves of metrics.jsonl, against the step and against the noise."""
 
-import json
+import contextlib
 import math
 import pathlib
 from typing import Any
 
+from ttt_jax import json_file
 from ttt_jax.pages import markup, plots
 from ttt_jax.pages.markup import element
 
@@ -25,12 +26,11 @@ def read(checkpoint: str | pathlib.Path) -> list[dict[str, Any]]:
     return []
   reports = {}
   for line in lines:
-    try:
-      report = json.loads(line)
-      # Evaluations have lines of their own.
-      reports[report['step']] = reports.get(report['step'], {}) | report
-    except (json.JSONDecodeError, KeyError, TypeError):
-      continue
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      report = json_file.parse(line.encode())
+      if type(report['step']) is int and abs(report['step']) < 2**53:
+        # Evaluations have lines of their own.
+        reports[report['step']] = reports.get(report['step'], {}) | report
   return [reports[step] for step in sorted(reports)]
 
 
@@ -112,4 +112,4 @@ def _by_noise(reports, name: str, title: str, **more) -> markup.Html:
 
 
 def _finite(value: Any) -> bool:
-  return isinstance(value, (int, float)) and math.isfinite(value)
+  return isinstance(value, (int, float)) and abs(value) < 1e300

@@ -5,6 +5,10 @@ import json
 import pathlib
 from typing import Any
 
+from absl import logging
+
+from ttt_jax import json_file
+
 
 class Log:
   """Results by the names of items, each kept as soon as it is there.
@@ -26,9 +30,14 @@ class Log:
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     self._path, self._writes = folder / f'{stem}-{name}.jsonl', writes
     whole = self._whole() if self._path.exists() else b''
-    first, *lines = whole.decode('utf-8').splitlines() or [None]
-    self._known: dict[str, Any] = dict(map(json.loads, lines))
-    if first is None and writes:
+    self._known: dict[str, Any] = {}
+    for number, line in enumerate(whole.split(b'\n')[1:-1], 2):
+      try:
+        name, result = json_file.parse(line)
+        self._known[str(name)] = result
+      except (ValueError, TypeError) as error:
+        logging.warning('%s:%d is damaged (%s): it is made again', self._path, number, error)
+    if not whole and writes:
       folder.mkdir(parents=True, exist_ok=True)
       self._append(about)
 

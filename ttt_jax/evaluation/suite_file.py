@@ -44,21 +44,40 @@ def read(
     values = yaml.load(path.read_text(encoding='utf-8'), _Strict)  # noqa: S506, a SafeLoader
   except OSError as error:
     raise suite_lib.SuiteError(f'{path}: cannot be read ({error.strerror})') from error
-  except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+  except Exception as error:  # beside its own errors, the library raises those of its parts
     raise suite_lib.SuiteError(f'{path}: no YAML: {" ".join(str(error).split())}') from error
   return _Reader(path).suite(values, data, {'split': split, 'recogniser': recogniser})
 
 
 class _Strict(yaml.SafeLoader):
-  """Plain values alone, and no key twice."""
+  """The values of JSON alone, each written out where it stands, and no key twice."""
+
+  def compose_node(self, parent, index):
+    if self.check_event(yaml.AliasEvent):  # a few lines of them stand for more than fits
+      line = self.peek_event().start_mark.line + 1
+      raise yaml.YAMLError(f'line {line}: write the value out: aliases are not read')
+    return super().compose_node(parent, index)
 
   def construct_mapping(self, node, deep=False):
-    keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-    for place, key in enumerate(keys):
-      if key in keys[:place]:
-        mark = node.value[place][0].start_mark
-        raise yaml.YAMLError(f'key {key!r} is there twice, line {mark.line + 1}')
-    return super().construct_mapping(node, deep)
+    made, known = super().construct_mapping(node, deep=True), set()
+    for name, _ in node.value if len(made) < len(node.value) else ():
+      key = self.construct_object(name, deep=True)
+      if key in known:
+        raise yaml.YAMLError(f'key {key!r} is there twice, line {name.start_mark.line + 1}')
+      known.add(key)
+    return made
+
+
+_KINDS = ('null', 'bool', 'int', 'float', 'str', 'seq', 'map')
+_Strict.yaml_constructors = {
+  tag: make
+  for tag, make in yaml.SafeLoader.yaml_constructors.items()
+  if tag is None or tag.rpartition(':')[2] in _KINDS
+}
+_Strict.yaml_implicit_resolvers = {
+  first: [pair for pair in pairs if pair[0].rpartition(':')[2] in _KINDS]
+  for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class _Reader:

@@ -41,7 +41,7 @@ def floor(voice: str, assets: assets_lib.Assets, item: items.Item) -> np.ndarray
     return _decode(assets, codes) if codes else None
   if 'audio' not in item.about:
     return None
-  wave, rate = audio_io.read_wav(confined.inside(item.directory, item.about['audio']))
+  wave, rate = audio_io.read_wav(confined.inside(item.directory, str(item.about['audio'])))
   return audio_io.resample(wave, rate, assets.codec.sample_rate)
 
 

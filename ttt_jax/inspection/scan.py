@@ -1,7 +1,5 @@
 """One pass over the records of a split."""
 
-import json
-import pathlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -9,7 +7,6 @@ import numpy as np
 import tqdm
 
 from data_pipelines import records
-from ttt_jax import errors
 from ttt_jax.inspection import statistics
 
 _BATCH = 4096  # records whose figures are taken together
@@ -26,38 +23,6 @@ class Scanned(NamedTuple):
 
   statistics: statistics.Statistics
   chosen: dict[int, records.Record]
-
-
-def open_split(data: str | pathlib.Path, split: str) -> records.Source:
-  """A split of a data set, whatever state it is in.
-
-  Raises:
-    UserError: there is no such data set or split, or a file of it is damaged.
-  """
-  try:
-    return records.Source(data, split)
-  except errors.UserError:
-    raise
-  except Exception as error:  # each library below raises errors of its own
-    raise records.DataError(
-      f'{data}: the data set cannot be opened ({error}): make it again'
-    ) from error
-
-
-def read(source: records.Source, number: int) -> records.Record:
-  """Record `number`.
-
-  Raises:
-    DataError: it cannot be read.
-  """
-  try:
-    return source[number]
-  except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
-    damage = 'is no JSON' if isinstance(error, json.JSONDecodeError) else 'cannot be read'
-    raise records.DataError(
-      f'{source.directory}: record {number} of split {source.split!r} {damage} ({error}): '
-      'make the data set again'
-    ) from error
 
 
 def scan(
@@ -103,7 +68,7 @@ def _batches(
 ) -> Iterator[list[tuple[int, records.Record]]]:
   batch, tokens = [], 0
   for number in numbers:
-    batch.append((number, read(source, number)))
+    batch.append((number, source[number]))
     tokens += len(batch[-1][1].document.tokens)
     if len(batch) == _BATCH or tokens > _TOKENS:
       yield batch
@@ -118,7 +83,7 @@ def _find(
   """Looks for keys among more records, until all are found; takes them out of `missing`."""
   found = {}
   for number in tqdm.tqdm(numbers, unit=' records', desc='looking for keys', mininterval=0.5):
-    record = read(source, number)
+    record = source[number]
     if record.key in missing:
       missing.discard(record.key)
       found[number] = record

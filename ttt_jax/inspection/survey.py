@@ -74,7 +74,7 @@ def survey(
   Raises:
     UserError: the data set, the split or a key does not exist, or something is damaged.
   """
-  source = scan.open_split(data, split)
+  source = records.Source(data, split)
   rng = np.random.default_rng(config.seed)
   sampled = choice.sample is not None and choice.sample < len(source)
   count = choice.sample if sampled else len(source)
@@ -93,7 +93,7 @@ def survey(
     found.statistics,
     figures_lib.frame_rate(source.assets.codec),
     config.data.row_length,
-    lambda number: scan.read(source, number).key,
+    lambda number: source[number].key,
   )
   figures['quarantine'] = quarantine.read(data)
   first, rows, trouble = 0, [], ''

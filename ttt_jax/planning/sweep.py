@@ -1,6 +1,5 @@
 """Many plans: what there is to try, and a place to keep what was compiled."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -69,7 +68,7 @@ def kept(
   """As `plan.make`; a plan that was made before is read from `folder`.
 
   It is made anew where settings, topology, versions, flags of the compiler or this package's
-  own code have changed, and where it cannot be read.
+  own code have changed, and where the file is not as it was written.
 
   Raises:
     ConfigError: the mesh does not fit the topology, the model or the batch.
@@ -81,15 +80,20 @@ def kept(
   key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
   path = folder / f'{key}.json'
   if path.exists():
-    # Whatever is wrong with it, to make it again mends it.
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-      return plan_lib.from_dict(json.loads(path.read_text(encoding='utf-8')))
+    told, _, text = path.read_bytes().partition(b'\n')
+    if told == _hash(text):  # else to make it again mends it
+      return plan_lib.from_dict(json.loads(text))
   made = plan_lib.make(config, vocabulary, topology, rows)
   folder.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.partial')
-  partial.write_text(json.dumps(made.to_dict()), encoding='utf-8')
+  text = json.dumps(made.to_dict()).encode()
+  partial.write_bytes(_hash(text) + b'\n' + text)
   partial.replace(path)
   return made
+
+
+def _hash(text: bytes) -> bytes:
+  return hashlib.sha256(text).hexdigest().encode()
 
 
 @functools.cache

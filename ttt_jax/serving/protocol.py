@@ -28,6 +28,13 @@ class Protocol(h11_impl.H11Protocol):
     elif self._head is None and not self.transport.is_closing():
       self._await_head()
 
+  def send_400_response(self, msg: str) -> None:
+    """Ends what is under way too: nothing can be answered behind it."""
+    super().send_400_response(msg)
+    if self.cycle is not None:
+      self.cycle.disconnected = True
+      self.cycle.message_event.set()
+
   def connection_lost(self, exc) -> None:
     self._head, self._stall = _stopped(self._head), _stopped(self._stall)
     super().connection_lost(exc)

@@ -3,6 +3,7 @@
 The first process writes a line to `times.jsonl` in the folder of the run with each report.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ from typing import Any
 
 from absl import logging
 
+from ttt_jax import json_file
 from ttt_jax.training import clock as clock_lib
 
 FILE = 'times.jsonl'
@@ -87,19 +89,27 @@ def summary(workdir: str | pathlib.Path) -> str:
 
 
 def _read(workdir: str | pathlib.Path) -> list[list[dict[str, Any]]]:
-  """The lines of each process, one process after the other; half-written ones are left out."""
+  """The lines of each process, one process after the other; broken ones are left out."""
   try:
-    text = pathlib.Path(workdir, FILE).read_text(encoding='utf-8')
+    lines = pathlib.Path(workdir, FILE).read_bytes().split(b'\n')
   except OSError:
     return []
   processes: dict[str, list] = {}
-  for line in text.splitlines():
-    try:
-      said = json.loads(line)
-      processes.setdefault(said['process'], []).append(said)
-    except (ValueError, KeyError, TypeError):  # the disk was full, or the process ended
-      continue
+  for line in lines:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+      said = json_file.parse(line)
+      if _is_whole(said):
+        processes.setdefault(said['process'], []).append(said)
   return list(processes.values())
+
+
+def _is_whole(said: dict[str, Any]) -> bool:
+  """Whether a line is as `Ledger.note` writes it: a disk may be full, a process may end."""
+  seconds = said['seconds']
+  numbers = [said[name] for name in ('begun', 'start', 'time', 'step')] + [seconds['step']]
+  sound = all(type(number) in (int, float) for number in (*numbers, *seconds.values()))
+  sound = sound and all(abs(number) < 1e15 for number in (*numbers, *seconds.values()))
+  return sound and seconds.keys() <= set(clock_lib.PARTS) and isinstance(said['process'], str)
 
 
 def _at(lines: list[dict[str, Any]], step: int) -> float:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ttt_jax import json_file
 from ttt_jax.codecs import codec
 from ttt_jax.codecs.glm4voice import features
 
@@ -112,7 +113,7 @@ def read(directory: str | os.PathLike) -> Shape:
   sizes = {}
   for field in dataclasses.fields(Shape):
     value = values.get(field.name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if type(value) is not int or not 1 <= value < 2**31:
       raise codec.CodecError(
         f'{path}: {field.name} is missing or no positive whole number, but {value!r}'
       )
@@ -139,7 +140,7 @@ def write(shape: Shape, directory: str | os.PathLike) -> None:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
   try:
-    values = json.loads(path.read_text(encoding='utf-8'))
+    values = json_file.read(path)
   except (OSError, ValueError) as error:
     raise codec.CodecError(
       f'{path}: cannot be read ({error}); copy the whole folder of the tokenizer'

@@ -32,9 +32,14 @@ def read(directory: str | os.PathLike, shape: shape_lib.Shape) -> dict:
       not finite, or of another shape; the message names the file and the tensor.
   """
   path = pathlib.Path(directory, NAME)
-  wanted = _wanted(shape)
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
+      if shape.quantize_position > len(file.keys()):  # before as many names are made
+        raise codec.CodecError(
+          f'{path}: has {len(file.keys())} tensors, but {shape_lib.CONFIG} beside it asks for '
+          f'{shape.quantize_position} layers (quantize_position); copy both again'
+        )
+      wanted = _wanted(shape)
       _check(file, {name: size for _, names, size in wanted for name in names}, path)
       flat = {
         ours: np.stack([_finite(file.get_tensor(name), name, path) for name in names])

@@ -1,0 +1,272 @@
+"""Fuzzing of every reader of files and requests that come from outside, guided by coverage.
+
+`tests/fuzz/targets.py` has the readers. Each is fed by atheris in a process of its own, so that
+one that crashes or hangs is no end to the others. An input that a reader may not fall over, and
+does, goes to `tests/fuzz/corpus/`, where tests replay it; so do a few that went new ways.
+"""
+
+import collections
+import contextlib
+import hashlib
+import io
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any, NamedTuple
+
+import atheris
+import record
+from absl import logging
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path += [str(ROOT), str(ROOT / 'tests' / 'fuzz')]
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+silent = contextlib.redirect_stderr(io.StringIO())  # it tells of each module
+with silent, atheris.instrument_imports(include=['ttt_jax', 'data_pipelines']):
+  import mutator
+  import target as target_lib
+  import targets
+
+FORMULA = (
+  'executions a second = inputs read / seconds of one process on a CPU; new = edges of the '
+  'code of ttt_jax and data_pipelines that seeds and corpus do not reach'
+)
+HANG = 10  # seconds
+SMALL = 2048  # bytes of an input that is kept because it went a new way
+MOST = 30  # inputs that are kept of a target
+_PICKED = 15.0  # seconds to choose them
+_STARTS = 5  # of a process that dies
+_OWN = (str(ROOT / 'ttt_jax'), str(ROOT / 'data_pipelines'))
+
+
+class Result(NamedTuple):
+  """What came of a target.
+
+  Attributes:
+    executions: inputs that were read.
+    seconds: of the process, on a CPU.
+    edges: that seeds and corpus reach.
+    new: edges beyond them.
+    crashes: what happened, with the file of the input, one of each kind.
+    kept: inputs that were added to the corpus because they went new ways.
+  """
+
+  executions: int
+  seconds: float
+  edges: int
+  new: int
+  crashes: list[str]
+  kept: int
+
+
+def fuzz(name: str, seconds: float, folder: pathlib.Path) -> Result:
+  """Feeds one target for so many seconds; `folder` is empty."""
+  inputs, log = folder / 'inputs', folder / 'log'
+  crashes, artifacts = folder / 'crashes', folder / 'artifacts'
+  for each in (inputs, crashes, artifacts):
+    each.mkdir()
+  executions, spent, edges, last = 0, 0.0, None, time.monotonic() + seconds
+  for _ in range(_STARTS):
+    left = round(last - time.monotonic())
+    if left < 1:
+      break
+    log.unlink(missing_ok=True)
+    status, used = _forked(log, _feed, name, left, inputs, crashes, artifacts)
+    spent += used
+    text = log.read_text(errors='replace')
+    executions += max(map(int, re.findall(r'^#(\d+)\s', text, re.M)), default=0)
+    reached = [int(n) for n in re.findall(r'cov: (\d+)', text)] or [0]
+    edges = reached[0] if edges is None else edges
+    if status == 0:
+      break
+    for path in artifacts.iterdir():
+      where = 'hang' if path.name.startswith('timeout') else f'died ({status})'
+      path.rename(crashes / f'{where} {path.name}')
+  found = [_kept(name, path) for path in sorted(crashes.iterdir())]
+  before = len(targets.corpus(name))
+  _forked(log, _pick, name, inputs)
+  kept = len(targets.corpus(name)) - before
+  return Result(executions, spent, edges or 0, reached[-1] - (edges or 0), found, kept)
+
+
+def _forked(log: pathlib.Path, function, *arguments) -> tuple[int, float]:
+  """Calls a function in a process of its own: its status, and seconds on a CPU."""
+  sys.stdout.flush()
+  pid = os.fork()
+  if not pid:
+    with log.open('ab') as file:
+      os.dup2(file.fileno(), 1)
+      os.dup2(file.fileno(), 2)
+    try:
+      function(*arguments)
+      os._exit(0)
+    except BaseException:
+      traceback.print_exc()
+      os._exit(99)
+  _, status, used = os.wait4(pid, 0)
+  return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+
+
+def _feed(name: str, seconds: int, inputs, crashes, artifacts) -> None:
+  """Until time is up, or a library dies of an input."""
+  logging.set_verbosity(logging.FATAL)
+  with tempfile.TemporaryDirectory() as folder:
+    made = targets.TARGETS[name](pathlib.Path(folder))
+    known = [*made.seeds, *targets.corpus(name)]
+    for data in known:
+      (inputs / _name(data)).write_bytes(data)
+    words = inputs.with_name('words')
+    words.write_text('\n'.join(map(_word, {*mutator.VALUES, *_words(known)})))
+    sizes: dict[str, int] = collections.defaultdict(lambda: sys.maxsize)
+
+    def one(data: bytes) -> None:
+      try:
+        target_lib.feed(made, data)
+      except BaseException as error:  # whatever it may not raise
+        what = _what(error)
+        if len(data) < sizes[what]:
+          sizes[what] = len(data)
+          (crashes / what).write_bytes(data)
+
+    def changed(data: bytes, most: int, seed: int) -> bytes:
+      rng = random.Random(seed)
+      if rng.random() < 0.5:
+        return mutator.mutated(data, known, rng)[:most]
+      return atheris.Mutate(data, most)
+
+    flags = {
+      'max_total_time': seconds,
+      'timeout': HANG,
+      'rss_limit_mb': 0,  # `within_room` sees to that
+      'max_len': max(4096, *map(len, known)),
+      'artifact_prefix': f'{artifacts}/',
+      'dict': words,
+      'print_final_stats': 1,
+    }
+    argv = [sys.argv[0], *(f'-{key}={value}' for key, value in flags.items()), str(inputs)]
+    atheris.Setup(argv, one, custom_mutator=changed)
+    with target_lib.within_room():
+      atheris.Fuzz()
+
+
+def _what(error: BaseException) -> str:
+  """The kind of an error and the last line of the project that it passed, as a file's name."""
+  frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(_OWN)]
+  at = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+  path = os.path.relpath(at.filename, ROOT).replace('/', '.')
+  return f'{type(error).__name__} {path}:{at.lineno}'
+
+
+def _words(known: list[bytes]) -> list[bytes]:
+  return [word for data in known for word in re.findall(rb'[A-Za-z_][\w-]{2,30}', data[:9999])]
+
+
+def _word(value: bytes) -> str:
+  return '"' + ''.join(f'\\x{byte:02x}' for byte in value[:60]) + '"'
+
+
+def _name(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()[:12]
+
+
+def _kept(name: str, crash: pathlib.Path) -> str:
+  """Puts what a reader fell over into the corpus; tells of it."""
+  data = crash.read_bytes()
+  return f'{crash.name}: {_keep(name, data)} ({len(data)} bytes)'
+
+
+def _keep(name: str, data: bytes) -> pathlib.Path:
+  path = targets.CORPUS / name / _name(data)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(data)
+  return path.relative_to(ROOT)
+
+
+def _pick(name: str, inputs: pathlib.Path) -> None:
+  """Keeps the smallest inputs that go where no seed and no input that is kept goes."""
+  with tempfile.TemporaryDirectory() as folder:
+    made = targets.TARGETS[name](pathlib.Path(folder))
+    known = [*made.seeds, *targets.corpus(name)]
+    seen = set().union(*(_ways(made, data) for data in known))
+    room, last = MOST - len(targets.corpus(name)), time.monotonic() + _PICKED
+    for path in sorted(inputs.iterdir(), key=lambda path: path.stat().st_size):
+      data = path.read_bytes()
+      if room <= 0 or len(data) >= SMALL or time.monotonic() > last:
+        return
+      if new := _ways(made, data) - seen:
+        seen |= new
+        room -= 1
+        _keep(name, data)
+
+
+def _ways(made: target_lib.Target, data: bytes) -> set[tuple[str, int, int]]:
+  """Pairs of lines of the project's files, one behind the other."""
+  found = set()
+
+  def enter(frame, event, argument):
+    name = frame.f_code.co_filename
+    if not name.startswith(_OWN):
+      return None
+    last = 0
+
+    def line(frame, event, argument):
+      nonlocal last
+      found.add((name, last, frame.f_lineno))
+      last = frame.f_lineno
+      return line
+
+    return line
+
+  sys.settrace(enter)
+  try:
+    target_lib.feed(made, data)
+  except BaseException:  # was told before
+    pass
+  finally:
+    sys.settrace(None)
+  return found
+
+
+def main() -> None:
+  """Reads the flags, feeds the targets, and prints what came of it."""
+  flags = record.parser(__doc__, 'two seconds of each target')
+  flags.add_argument('--minutes', type=float, default=10, help='of all targets together')
+  flags.add_argument('--only', help='names of targets, with commas between')
+  given = flags.parse_args()
+  chosen = given.only.split(',') if given.only else list(targets.TARGETS)
+  if unknown := set(chosen) - set(targets.TARGETS):
+    sys.exit(f'no such target: {", ".join(unknown)}; there are {", ".join(targets.TARGETS)}')
+  seconds = 2.0 if given.quick else 60 * given.minutes / len(chosen)
+  results = record.begin(FORMULA, ['atheris', 'jax'], seconds=round(seconds, 1))
+  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  results['targets'] = {}
+  print(f'{"target":20} executions a second  edges   new kept crashes')
+  for name in chosen:
+    folder = pathlib.Path(tempfile.mkdtemp())
+    try:
+      made = fuzz(name, seconds, folder)
+    finally:
+      shutil.rmtree(folder)
+    rate = made.executions / max(made.seconds, 1e-9)
+    print(
+      f'{name:20} {made.executions:10,} {rate:8,.0f} {made.edges:6} {made.new:5} '
+      f'{made.kept:4} {len(made.crashes):7}',
+      flush=True,
+    )
+    for crash in made.crashes:
+      print(f'  {crash}', flush=True)
+    figures: dict[str, Any] = made._asdict() | {'seconds': round(made.seconds, 1)}
+    results['targets'][name] = figures | {'a_second': round(rate, 1)}
+  record.save(results, given.json)
+
+
+if __name__ == '__main__':
+  main()

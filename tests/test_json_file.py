@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from ttt_jax import json_file
+
+GOOD = {'a': [1, -2.5, None, True, 'ä\u2028\U0001f600'], 'b': {}}
+
+
+@pytest.mark.parametrize('ascii_only', [True, False])
+def test_what_was_written_is_read(tmp_path, ascii_only):
+  path = tmp_path / 'a.json'
+  path.write_text(json.dumps(GOOD, ensure_ascii=ascii_only), encoding='utf-8')
+  assert json_file.read(path) == GOOD
+
+
+@pytest.mark.parametrize('opens,closes', ['[]', ('{"a":', '}')])
+def test_values_nest_so_deep_and_no_deeper(opens, closes):
+  def nested(depth):
+    return (opens * depth + '1' + closes * depth).encode()
+
+  json_file.parse(nested(json_file.DEPTH))
+  with pytest.raises(ValueError, match='nested too deeply'):
+    json_file.parse(nested(json_file.DEPTH + 1))
+  wide = b'[' + b','.join([nested(2)] * json_file.DEPTH) + b']'
+  assert len(json_file.parse(wide)) == json_file.DEPTH
+
+
+@pytest.mark.parametrize(
+  'raw,message',
+  [
+    (b'', 'not JSON: Expecting value .character 1'),
+    (b'{"a": 1,}', 'not JSON'),
+    (b'"\xff"', 'not UTF-8: byte 2 is 0xff'),
+    (b'{"a": "\\ud83d"}', 'half of a surrogate pair'),
+    (b'{"\\udc00": 1}', 'half of a surrogate pair'),
+    (b'[' * 100_000, 'nested too deeply'),
+    (b'1' * 5000, 'digits'),
+  ],
+)
+def test_all_else_is_a_value_error(raw, message):
+  with pytest.raises(ValueError, match=message):
+    json_file.parse(raw)
+
+
+def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
+  with pytest.raises(FileNotFoundError):
+    json_file.read(tmp_path / 'none.json')
