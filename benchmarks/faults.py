@@ -3,34 +3,38 @@
     python benchmarks/faults.py --data=DATA [--quick] [--json FILE] [--times N] [--faults a,b]
 
 Trains a tiny model by `ttt-train --supervise` on a data set of records, say the quickstart's,
-once undisturbed and then again and again, and does something to it at a random moment between
-the start of its first process and its end. It is recovered if it ends by itself, within ten
+once undisturbed and then again and again, and does something to it at a random moment, of all
+its life or of the stage that is named. It is recovered if it ends by itself, within ten
 minutes, with the parameters of the undisturbed run: bit for bit in one process, to 1e-4 in two.
 All else is lost, with a reason. A fault that came too late to meet the run is not counted.
+
+What is in --json FILE already counts: a campaign can be spread over hours. Two faults need more
+rights than others have: a disk that is full is a small one in memory, and a clock that jumps
+or a disk that is slow is so for Python alone, not for the machine.
 """
 
-import argparse
 import contextlib
+import json
 import os
 import pathlib
 import random
-import resource
+import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import record
+from supervised import Lost, Missed, Run, send
 
 from ttt_jax import checkpoint
 
 FORMULA = 'recovered = ended with the parameters of the undisturbed run; lost = all else'
-PATIENCE = 600  # seconds that a run may take
+CONFIG = 'configs/base.py'
 SETTINGS = {
   'model.layers': 1,
   'model.width': 32,
@@ -49,120 +53,8 @@ SETTINGS = {
 }
 
 
-class Lost(Exception):
-  """A run that did not come through; why."""
-
-
-class Missed(Exception):
-  """A fault that did not meet its run."""
-
-
-class Run:
-  """A run under supervision, in one process or several."""
-
-  def __init__(self, flags: argparse.Namespace, folder: pathlib.Path, processes: int, **more):
-    """Starts nothing yet; `more` are settings, `__` for the dot."""
-    self.folder, self._processes = folder, processes
-    settings = SETTINGS | {'train.steps': flags.steps, 'data.directory': flags.data}
-    settings |= {name.replace('__', '.'): value for name, value in more.items()}
-    if processes > 1:
-      settings['mesh.fsdp'] = processes
-      settings['mesh.data'] = 1
-    self._command = [sys.executable, '-m', 'ttt_jax.cli.train', '--config=configs/base.py']
-    self._command += [f'--config.{name}={value}' for name, value in settings.items()]
-    self._command += [f'--workdir={folder}', '--supervise']
-    self._environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_COMPILATION_CACHE_DIR': str(flags.cache),
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
-    }
-    self._started: list[subprocess.Popen] = []
-    self._port = _free_port()
-
-  def start(self, number: int = 0) -> None:
-    """Starts the supervisor of a process; it has a session of its own."""
-    command = self._command
-    if self._processes > 1:
-      place = [f'--coordinator=127.0.0.1:{self._port}', f'--processes={self._processes}']
-      command = [*command, '--distributed', *place, f'--process={number}', '--heartbeat=10']
-    with (self.folder.parent / f'log-{number}.txt').open('ab') as log:
-      made = subprocess.Popen(
-        command, stderr=log, stdout=log, env=self._environment, start_new_session=True
-      )
-    self._started.append(made)
-
-  def start_all(self) -> None:
-    """Starts all supervisors."""
-    for number in range(self._processes):
-      self.start(number)
-
-  def children(self, of_workers: bool = False) -> list[int]:
-    """Processes that train, or those that make batches for them."""
-    trainers = [child for process in self._started for child in _children(process.pid)]
-    if not of_workers:
-      return trainers
-    workers = [worker for trainer in trainers for worker in _children(trainer)]
-    return [worker for worker in workers if b'spawn_main' in _command_of(worker)]
-
-  def kill(self) -> None:
-    """Kills all that it started, at once."""
-    for process in self._started:
-      with contextlib.suppress(ProcessLookupError):  # of its session nobody is left
-        os.killpg(process.pid, signal.SIGKILL)
-      process.wait()
-    self._started = []
-
-  def wait(self) -> None:
-    """Waits for its end.
-
-    Raises:
-      Lost: it does not come, or is not a good one.
-    """
-    for number, process in enumerate(self._started):
-      try:
-        code = process.wait(PATIENCE)
-      except subprocess.TimeoutExpired:
-        raise Lost('no end') from None
-      if code:
-        lines = (self.folder.parent / f'log-{number}.txt').read_text(errors='replace')
-        last = [line for line in lines.splitlines() if 'error' in line.lower()]
-        raise Lost(f'exit code {code}: {last[-1] if last else ""}')
-
-  @property
-  def over(self) -> bool:
-    """Whether some supervisor has ended."""
-    return any(process.poll() is not None for process in self._started)
-
-
-def _free_port() -> int:
-  with socket.create_server(('127.0.0.1', 0)) as free:
-    return free.getsockname()[1]
-
-
-def _children(pid: int) -> list[int]:
-  found = []
-  for path in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):  # each thread has its own
-    with contextlib.suppress(OSError):
-      found += map(int, path.read_text().split())
-  return found
-
-
-def _command_of(pid: int) -> bytes:
-  try:
-    return pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
-  except OSError:
-    return b''
-
-
-def _signal(pid: int, number: int) -> None:
-  try:
-    os.kill(pid, number)
-  except ProcessLookupError as error:
-    raise Missed(f'process {pid} had ended') from error
-
-
-def _after(run: Run, seconds: float, look: Callable[[], list[int]]) -> list[int]:
-  """The processes that `look` finds after so many seconds, or as soon as there are some."""
+def _after(run: Run, seconds: float, look: Callable[[], list]) -> list:
+  """What `look` finds after so many seconds, or as soon as there is something."""
   end = time.monotonic() + seconds
   while time.monotonic() < end or not look():
     if run.over:
@@ -172,15 +64,54 @@ def _after(run: Run, seconds: float, look: Callable[[], list[int]]) -> list[int]
 
 
 def _strike(number: int, workers: bool = False):
-  """Sends a signal to one of the processes."""
+  """Sends a signal to one of the processes, at any moment."""
 
   def fault(run: Run, seconds: float, rng: random.Random) -> None:
     run.start_all()
-    found = _after(run, seconds, lambda: run.children(workers))
-    _signal(rng.choice(found), number)
+    found = _after(run, rng.uniform(0, seconds), lambda: run.children(workers))
+    send(rng.choice(found), number)
     run.wait()
 
   return fault
+
+
+def _kill_in(stage: Callable[[Run], list], within: float):
+  """Kills one of the processes, at a moment of the seconds from the beginning of a stage."""
+
+  def fault(run: Run, seconds: float, rng: random.Random) -> None:
+    run.start_all()
+    _after(run, 0, lambda: stage(run))
+    time.sleep(rng.uniform(0, within))
+    found = run.children()
+    if not found:
+      raise Missed('nobody was there')
+    send(rng.choice(found), signal.SIGKILL)
+    run.wait()
+
+  return fault
+
+
+def _saving(run: Run) -> list:
+  return [path for path in run.folder.glob('checkpoints/*') if not path.name.isdigit()]
+
+
+def _evaluating(run: Run) -> list:
+  return list(run.folder.glob('evaluation/items/*.jsonl'))
+
+
+def _kill_in_restoring(run: Run, seconds: float, rng: random.Random) -> None:
+  """Kills everything, starts again, and kills one process as it restores."""
+  run.start_all()
+  _after(run, rng.uniform(0, seconds), lambda: checkpoint.steps(run.folder))
+  run.kill()
+  before = run.said(_RESTORES)
+  run.start_all()
+  _after(run, 0, lambda: [1] * (run.said(_RESTORES) - before))
+  time.sleep(rng.uniform(0, 0.5))
+  found = run.children()
+  if found:
+    send(rng.choice(found), signal.SIGKILL)
+  run.wait()
 
 
 def _damage(what: Callable[[pathlib.Path], None]):
@@ -188,7 +119,7 @@ def _damage(what: Callable[[pathlib.Path], None]):
 
   def fault(run: Run, seconds: float, rng: random.Random) -> None:
     run.start_all()
-    _after(run, seconds, lambda: checkpoint.steps(run.folder)[1:])
+    _after(run, rng.uniform(0, seconds), lambda: checkpoint.steps(run.folder)[1:])
     run.kill()
     newest = checkpoint.folder(run.folder, checkpoint.latest(run.folder))
     what(rng.choice(sorted(path for path in newest.rglob('*') if path.is_file())))
@@ -205,53 +136,140 @@ def _flip(path: pathlib.Path) -> None:
 
 
 def _full(run: Run, seconds: float, rng: random.Random) -> None:
-  """No file may grow beyond some KB for a while, as on a disk without room."""
-  run.start_all()
-  (trainer, *_) = _after(run, seconds, run.children)
+  """The disk of the run is full for a while."""
+  subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64m', 'none', run.folder], check=True)
   try:
-    usual = resource.prlimit(trainer, resource.RLIMIT_FSIZE)
-    resource.prlimit(trainer, resource.RLIMIT_FSIZE, (2**13, usual[1]))
-    time.sleep(rng.uniform(0.5, 3))
-    resource.prlimit(trainer, resource.RLIMIT_FSIZE, usual)
-  except ProcessLookupError as error:
-    raise Missed('the process had ended') from error
+    run.start_all()
+    _after(run, rng.uniform(0, seconds), run.children)
+    ballast = run.folder / 'ballast'
+    with contextlib.suppress(OSError), ballast.open('wb') as file:
+      while True:
+        file.write(bytes(2**12))
+    time.sleep(rng.uniform(0.5, 5))
+    ballast.unlink()
+    run.wait()
+    shutil.copytree(run.folder, run.folder.with_name('kept'))
+  finally:
+    run.kill()
+    subprocess.run(['umount', run.folder], check=True)
+  shutil.copytree(run.folder.with_name('kept'), run.folder, dirs_exist_ok=True)
+
+
+def _read_only(run: Run, seconds: float, rng: random.Random) -> None:
+  """Nothing can be made in the folder of the checkpoints for a while."""
+  run.start_all()
+  folder = run.folder / 'checkpoints'
+  _after(run, rng.uniform(0, seconds), lambda: [folder] if folder.exists() else [])
+  root = os.getuid() == 0  # whom rights do not stop
+  lock, unlock = (
+    (['chattr', '+i'], ['chattr', '-i']) if root else (['chmod', '555'], ['chmod', '755'])
+  )
+  subprocess.run([*lock, folder], check=True)
+  try:
+    time.sleep(rng.uniform(0.5, 5))
+  finally:
+    subprocess.run([*unlock, folder], check=True)
+  run.wait()
+
+
+def _nothing(run: Run, seconds: float, rng: random.Random) -> None:
+  run.start_all()
   run.wait()
 
 
 def _late(run: Run, seconds: float, rng: random.Random) -> None:
   """The process at which the others meet comes up late."""
-  for number in range(1, run._processes):
+  for number in range(1, run.processes):
     run.start(number)
-  time.sleep(min(seconds, 20))
+  time.sleep(rng.uniform(0, 20))
   run.start(0)
   run.wait()
 
 
-# Each with how many processes, more settings, and what is done.
+_RESTORES = 'parameters on'  # the last that is logged before
+_JUMP = """
+import random, time
+_now, _start = time.time, time.time()
+_when, _far = random.uniform(0, 20), random.choice((-1, 1))
+time.time = lambda: _now() + 3600 * _far * (_now() - _start > _when)
+"""
+_SLOW = """
+import os, time
+def _slow(do):
+  def slowly(*a, **k):
+    time.sleep(0.2)
+    return do(*a, **k)
+  return slowly
+for _name in ('rename', 'replace', 'mkdir', 'fsync'):
+  setattr(os, _name, _slow(getattr(os, _name)))
+"""
+_SUITE = """
+tasks:
+- {name: transcribe, where: {task: transcribe}, limit: 2, metrics: [wer]}
+"""
+
+
+class Fault(NamedTuple):
+  """What is done to a run.
+
+  Attributes:
+    act: starts the run, does it, and waits for its end; takes how long a run takes.
+    processes: how many it has.
+    settings: of it.
+    program: see `Run`.
+  """
+
+  act: Callable[[Run, float, random.Random], None]
+  processes: int = 1
+  settings: dict[str, Any] = {}
+  program: str = ''
+
+
+_WORKER = {'data.workers': 1}
 FAULTS = {
-  'kill -9': (1, {}, _strike(signal.SIGKILL)),
-  'kill -9 of one of two': (2, {}, _strike(signal.SIGKILL)),
-  'SIGTERM': (1, {}, _strike(signal.SIGTERM)),
-  'SIGTERM to one of two': (2, {}, _strike(signal.SIGTERM)),
-  'late coordinator': (2, {}, _late),
-  'kill -9 of a worker': (1, {'data__workers': 1}, _strike(signal.SIGKILL, True)),
-  'stopped worker': (1, {'data__workers': 1}, _strike(signal.SIGSTOP, True)),
-  'full disk': (1, {}, _full),
-  'flipped bit': (1, {}, _damage(_flip)),
-  'zeros': (1, {}, _damage(lambda path: path.write_bytes(bytes(path.stat().st_size)))),
-  'cut file': (1, {}, _damage(lambda path: os.truncate(path, path.stat().st_size // 2))),
-  'missing file': (1, {}, _damage(os.remove)),
+  'kill -9': Fault(_strike(signal.SIGKILL)),
+  'kill -9 of one of two': Fault(_strike(signal.SIGKILL), 2),
+  'kill -9 of one of two, saving': Fault(_kill_in(_saving, 0.2), 2),
+  'kill -9 of one of two, restoring': Fault(_kill_in_restoring, 2),
+  'kill -9 of one of two, evaluating': Fault(
+    _kill_in(_evaluating, 1.0), 2, {'evaluation.every': 20}
+  ),
+  'kill -9 of a worker of two': Fault(_strike(signal.SIGKILL, True), 2, _WORKER),
+  'kill -9 of a worker': Fault(_strike(signal.SIGKILL, True), 1, _WORKER),
+  'stopped worker': Fault(_strike(signal.SIGSTOP, True), 1, _WORKER),
+  'SIGTERM': Fault(_strike(signal.SIGTERM)),
+  'SIGTERM to one of two': Fault(_strike(signal.SIGTERM), 2),
+  'late coordinator': Fault(_late, 2),
+  'full disk': Fault(_full),
+  'read-only folder': Fault(_read_only),
+  'clock that jumps by an hour': Fault(_nothing, program=_JUMP),
+  'slow disk': Fault(_nothing, program=_SLOW),
+  'flipped bit': Fault(_damage(_flip)),
+  'zeros': Fault(_damage(lambda path: path.write_bytes(bytes(path.stat().st_size)))),
+  'cut file': Fault(_damage(lambda path: os.truncate(path, path.stat().st_size // 2))),
+  'missing file': Fault(_damage(os.remove)),
 }
+
+
+def common(flags) -> dict[str, Any]:
+  """Settings of all runs."""
+  return SETTINGS | {'train.steps': flags.steps, 'data.directory': flags.data}
 
 
 def outcome(flags, name: str, rng: random.Random, wanted, seconds: float) -> str:
   """'recovered', 'missed', or why a run was lost."""
-  processes, settings, fault = FAULTS[name]
+  fault = FAULTS[name]
   with tempfile.TemporaryDirectory() as home:
-    run = Run(flags, pathlib.Path(home, 'run'), processes, **settings)
+    folder = pathlib.Path(home, 'run')
+    settings = common(flags) | fault.settings
+    folder.mkdir()
+    if 'evaluation.every' in settings:
+      settings['evaluation.suite'] = folder.parent / 'suite.yaml'
+      settings['evaluation.suite'].write_text(f'data: {flags.data}\n{_SUITE}')
+    run = Run(folder, CONFIG, settings, flags.cache, fault.processes, fault.program)
     try:
-      fault(run, rng.uniform(0, seconds), rng)
-      _compare(run.folder, wanted, flags.steps, 0 if processes == 1 else 1e-4)
+      fault.act(run, seconds, rng)
+      _compare(folder, wanted, flags.steps, 0 if fault.processes == 1 else 1e-4)
     except Missed:
       return 'missed'
     except Lost as lost:
@@ -275,7 +293,7 @@ def _compare(folder: pathlib.Path, wanted, steps: int, tolerance: float) -> None
 
 def undisturbed(flags, home: pathlib.Path):
   """Parameters of a run to which nothing happens, and how long it takes."""
-  run = Run(flags, home / 'run', 1)
+  run = Run(home / 'run', CONFIG, common(flags), flags.cache)
   start = time.monotonic()
   run.start_all()
   run.wait()
@@ -288,13 +306,13 @@ def main():
   parser.add_argument('--data', required=True, help='a data set of records')
   parser.add_argument('--times', type=int, default=10, help='how often each fault is tried')
   parser.add_argument('--steps', type=int, default=60, help='of the run')
-  parser.add_argument('--faults', default=','.join(FAULTS), help='which, by commas')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--faults', default=';'.join(FAULTS), help='which, by semicolons')
   flags = parser.parse_args()
   flags.data = pathlib.Path(flags.data).resolve()
   results = record.begin(FORMULA, ('jax', 'orbax-checkpoint', 'grain'), steps=flags.steps)
-  rng, times = random.Random(flags.seed), 1 if flags.quick else flags.times
-  table = {}
+  times, table = 1 if flags.quick else flags.times, {}
+  if flags.json and pathlib.Path(flags.json).exists():
+    table = json.loads(pathlib.Path(flags.json).read_text(encoding='utf-8'))['faults']
   with tempfile.TemporaryDirectory() as home:
     flags.cache = pathlib.Path(home, 'cache')
     for turn in ('first', 'second'):  # the first one compiles
@@ -302,15 +320,17 @@ def main():
       folder.mkdir()
       wanted, seconds = undisturbed(flags, folder)
     print(f'undisturbed: {seconds:.0f} s', flush=True)
-    print(f'{"fault":>24} {"tried":>6} {"recovered":>10} {"lost":>5}', flush=True)
-    for name in flags.faults.split(','):
-      said = [outcome(flags, name, rng, wanted, seconds) for _ in range(times)]
-      met = [each for each in said if each != 'missed']
-      lost = [each for each in met if each != 'recovered']
-      table[name] = {'tried': len(met), 'recovered': len(met) - len(lost), 'lost': lost}
-      counts = f'{len(met):6} {len(met) - len(lost):10} {len(lost):5}'
-      print(f'{name:>24} {counts}', *lost, flush=True)
-  record.save(results | {'seconds': seconds, 'faults': table}, flags.json)
+    print(f'{"fault":>36} {"tried":>6} {"recovered":>10} {"lost":>5}', flush=True)
+    for name in flags.faults.split(';'):
+      line = table.setdefault(name, {'tried': 0, 'recovered': 0, 'lost': []})
+      for attempt in range(line['tried'], times):
+        said = outcome(flags, name, random.Random(f'{name} {attempt}'), wanted, seconds)
+        line['tried'] += said != 'missed'
+        line['recovered'] += said == 'recovered'
+        line['lost'] += [] if said in ('missed', 'recovered') else [said]
+        record.save(results | {'seconds': seconds, 'faults': table}, flags.json)
+      counts = f'{line["tried"]:6} {line["recovered"]:10} {len(line["lost"]):5}'
+      print(f'{name:>36} {counts}', *line['lost'], flush=True)
 
 
 if __name__ == '__main__':

@@ -27,10 +27,22 @@ if [ -z "$(ls -d /dev/accel* /dev/vfio /dev/nvidia[0-9]* /dev/kfd /dev/dxg 2>/de
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 fi
 
-if [ ! "$mark" -nt setup.py ]; then
+# Large pages: a step on a CPU takes some hundred MB anew, page by page.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
+# Where there is a lock for just these extras, exactly what it names is installed.
+lock="launch/$extras.lock"
+
+if [ ! "$mark" -nt setup.py ] || { [ -f "$lock" ] && [ ! "$mark" -nt "$lock" ]; }; then
   python=$(find_python)
   echo "installing into $VENV ..."
   "$python" -m venv "$VENV"
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+  pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check)
+  if [ -f "$lock" ]; then
+    "${pip[@]}" --require-hashes --requirement "$lock"
+    "${pip[@]}" --no-deps --editable .
+  else
+    "${pip[@]}" --editable ".[$extras]"
+  fi
   touch "$mark"
 fi

@@ -1,4 +1,4 @@
-"""What is said in the town, a harder world: sentences of 150 words, and who has what, where.
+"""What is said in the town, a harder world: a hundred words, and who has what, and where.
 
 `anna sells three golden lanterns near the harbour`. Everybody has one thing of some colour,
 which is in one place. Who is asked about somebody's thing writes and says two sentences, so
@@ -11,32 +11,26 @@ from data_pipelines.little_world.world import Question, Said, World
 
 # fmt: off
 NAMES = (
-  'anna', 'martin', 'robert', 'susan', 'peter', 'olivia', 'victor', 'emma', 'oscar', 'laura',
-  'daniel', 'julia', 'simon', 'maria', 'david', 'helen', 'albert', 'rosa', 'hugo', 'alice',
+  'anna', 'martin', 'robert', 'susan', 'peter', 'olivia', 'victor', 'emma', 'daniel', 'julia',
+  'hugo', 'alice',
 )
-VERBS = (
-  'has', 'wants', 'paints', 'finds', 'brings', 'sells', 'buys', 'carries', 'cleans', 'hides',
-  'breaks', 'repairs',
-)
-NUMBERS = ('two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'eleven', 'twenty')
+VERBS = ('has', 'wants', 'paints', 'finds', 'brings', 'sells', 'carries', 'repairs')
+NUMBERS = ('two', 'three', 'five', 'seven', 'nine', 'twenty')
 COLOURS = (
-  'red', 'green', 'blue', 'yellow', 'purple', 'orange', 'black', 'white', 'silver', 'golden',
-  'wooden', 'heavy', 'little', 'broken', 'ancient', 'empty',
+  'red', 'green', 'yellow', 'purple', 'black', 'silver', 'wooden', 'heavy', 'little', 'broken',
 )
 THINGS = (
   'boat', 'table', 'basket', 'window', 'guitar', 'jacket', 'bottle', 'camera', 'ladder',
-  'hammer', 'pillow', 'mirror', 'carpet', 'kettle', 'lantern', 'bicycle', 'violin', 'umbrella',
-  'suitcase', 'candle', 'trumpet', 'wagon', 'saddle', 'helmet',
+  'mirror', 'bicycle', 'violin',
 )
 PLACES = (
   'garden', 'kitchen', 'village', 'harbour', 'forest', 'castle', 'station', 'market',
-  'library', 'museum', 'factory', 'island', 'valley', 'tunnel', 'bakery', 'chapel', 'theatre',
-  'hospital', 'palace', 'stable',
+  'library', 'museum', 'island', 'hospital',
 )
-PREPOSITIONS = ('in', 'behind', 'near', 'under', 'above', 'outside', 'beside')
+PREPOSITIONS = ('in', 'behind', 'near', 'under', 'outside')
 TIMES = (
-  'today', 'tomorrow', 'yesterday', 'tonight', 'on monday', 'on tuesday', 'on friday',
-  'on sunday', 'in the morning', 'in the evening', 'at midnight', 'at noon',
+  'today', 'tomorrow', 'tonight', 'on monday', 'on friday', 'in the morning', 'at midnight',
+  'at noon',
 )
 # fmt: on
 

@@ -10,7 +10,7 @@ from parrots import Killed, Parrot, write_data
 
 from data_pipelines import records
 from ttt_jax import assets as assets_lib
-from ttt_jax.codecs import mel_vq
+from ttt_jax.codecs import audio_io, mel_vq
 from ttt_jax.evaluation import bootstrap, evaluate, items, offline, suite, text_metrics
 from ttt_jax.evaluation.recognisers import kinds
 
@@ -52,6 +52,20 @@ def results_of(*arguments) -> dict:
   results = judged(*arguments).results
   assert results.pop('seconds')['evaluate'] >= 0
   return json.loads(json.dumps(results))
+
+
+def test_without_models_there_are_floors_which_later_models_take(data, assets, tmp_path):
+  whole = make_suite(data)
+  alone = judged(whole, tmp_path).results['tasks']['say']['figures']['speech_wer']
+  assert alone['checkpoints'] == {} and alone['codec'] > 0
+  clock = kinds.find('clock')
+  calls = []
+  with pytest.MonkeyPatch.context() as patch:
+    hear = clock._hear
+    patch.setattr(clock, '_hear', lambda *given: calls.append(1) or hear(*given))
+    later = judged(whole, tmp_path, Parrot(assets)).results['tasks']['say']
+  assert later['figures']['speech_wer']['codec'] == alone['codec']
+  assert len(calls) == later['items']  # the parrot's answers alone
 
 
 def test_figures_are_those_of_what_was_said_and_heard(data, assets, tmp_path):
@@ -191,6 +205,9 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
       return record._replace(document=long)
     if record.key == 'speak-6':
       return record._replace(about=record.about | {'audio': 'audio/none.wav'})
+    if record.key == 'speak-8':
+      audio_io.write_wav(tmp_path / 'secret.wav', np.zeros(9, np.float32), 16000)
+      return record._replace(about=record.about | {'audio': f'{tmp_path}/secret.wav'})
     if record.key == 'transcribe-5':
       return record._replace(about=record.about | {'text': ' '})
     if record.key == 'transcribe-7':
@@ -230,9 +247,11 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
     ('read', 'transcribe-7', 'parrot', 'answer'): 'ValueError: the record has no answer',
     ('say', 'speak-2', 'parrot', 'answer'): ("ValueError: the record has no text under 'text'"),
     ('say', 'speak-6', '', 'listen'): failures['say', 'speak-6', '', 'listen'],
+    ('say', 'speak-8', '', 'listen'): failures['say', 'speak-8', '', 'listen'],
     ('say', 'speak-9', '', 'listen'): 'ZeroDivisionError: this one',
   }
   assert 'none.wav' in failures['say', 'speak-6', '', 'listen']
+  assert 'lies outside' in failures['say', 'speak-8', '', 'listen']
   assert tasks['read']['items'] == 12 and tasks['read']['failed'] == {'parrot': 5}
   assert tasks['read']['figures']['wer']['checkpoints']['parrot']['items'] == 7
   assert tasks['say']['figures']['speech_wer']['checkpoints']['parrot']['items'] == 11

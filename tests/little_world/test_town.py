@@ -22,7 +22,7 @@ def test_words_are_all_that_is_said():
   for question in WORLD.train_questions + WORLD.test_questions:
     said.update(question.text.split() + question.answer.split())
   assert tuple(sorted(said)) == town.WORDS
-  assert len(town.WORDS) > 150 and min(said.values()) >= 4
+  assert len(town.WORDS) > 100 and min(said.values()) >= 4
 
 
 def test_answers_tell_who_has_what_and_where_and_say_what_they_write():

@@ -100,7 +100,8 @@ class Evaluation:
     """Judges models, one after the other.
 
     Args:
-      loaders: each loads one; it is released when it has answered.
+      loaders: each loads one; it is released when it has answered. With none of them, only
+        what is heard of reference speech is told, and kept for later ones.
       **more: goes into the results: seconds of earlier stages, the command.
 
     Returns:

@@ -72,9 +72,8 @@ class Listener:
     """What is heard of reference speech, by voice and item; and what could not be."""
     out, failures = {}, []
     for voice in voices.FLOORS:
-      log = log_lib.Log(
-        self._folder, f'{self._task.name}-{voice}', self._about | {'voice': voice}, self._writes
-      )
+      # Tasks that ask the same in other ways share what is heard of their references.
+      log = log_lib.Log(self._folder, voice, self._about | {'voice': voice}, self._writes)
 
       def wave(item, voice=voice):
         return voices.floor(voice, self._assets, item)

@@ -119,7 +119,7 @@ def _compared(
   """A figure of all models: its value, its interval, and how far it is from the first's."""
   out = {'better': measure.better, 'unit': measure.unit, 'checkpoints': {}}
   how = measure.figure, whole.resamples, whole.confidence, whole.seed
-  first = next(iter(by_model.values()))
+  first = next(iter(by_model.values()), {})
   for name, counts in by_model.items():
     entry = out['checkpoints'][name] = {'items': len(counts)}
     if counts:

@@ -33,16 +33,15 @@ def floor(voice: str, assets: assets_lib.Assets, item: items.Item) -> np.ndarray
     item: the record.
 
   Raises:
-    AudioError: the recording cannot be read.
-    DataError: it is not there, or lies outside of the data set.
+    DataError: there is no such recording, or it lies outside of the data set's folder.
+    AudioError: it cannot be read.
   """
   if voice == CODEC:
     codes = [assets.vocabulary.to_codes(item.document.tokens[a:b]) for a, b in item.spans]
     return _decode(assets, codes) if codes else None
   if 'audio' not in item.about:
     return None
-  path = confined.inside(item.directory, str(item.about['audio']))
-  wave, rate = audio_io.read_wav(path)
+  wave, rate = audio_io.read_wav(confined.inside(item.directory, str(item.about['audio'])))
   return audio_io.resample(wave, rate, assets.codec.sample_rate)
 
 

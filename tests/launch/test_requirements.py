@@ -1,0 +1,72 @@
+"""What is installed: bounds in setup.py, and the lock of the quickstart."""
+
+import pathlib
+import re
+import runpy
+
+import pytest
+import setuptools
+from packaging import requirements, utils, version
+
+ROOT = pathlib.Path(__file__).parents[2]
+LOCK = ROOT / 'launch/speech.lock'
+
+
+@pytest.fixture(scope='module')
+def setup():
+  """The arguments of setup()."""
+  found = {}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(setuptools, 'setup', lambda **values: found.update(values))
+    runpy.run_path(str(ROOT / 'setup.py'))
+  return found
+
+
+@pytest.fixture(scope='module')
+def locked():
+  """The lock's entries: requirement, and how many hashes it has."""
+  text = LOCK.read_text(encoding='utf-8').replace('\\\n', ' ')
+  lines = [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
+  entries = [re.split(r'\s+--hash=', line) for line in lines]
+  assert all(re.fullmatch(r'sha256:[0-9a-f]{64}', h.strip()) for e in entries for h in e[1:])
+  return [(requirements.Requirement(entry[0]), len(entry) - 1) for entry in entries]
+
+
+def test_every_requirement_has_a_floor_and_a_ceiling(setup):
+  groups = [setup['install_requires'], *setup['extras_require'].values()]
+  for text in (text for group in groups for text in group):
+    operators = {one.operator for one in requirements.Requirement(text).specifier}
+    assert operators == {'=='} or operators == {'>=', '<'}, text
+
+
+def test_the_lock_has_hashes_and_names_no_place(locked):
+  assert all(hashes and not entry.url for entry, hashes in locked)
+  assert 'http' not in LOCK.read_text(encoding='utf-8').replace('httpx', '').replace(
+    'httpcore', ''
+  )
+
+
+@pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
+@pytest.mark.parametrize('system', ['linux', 'darwin'])
+def test_the_lock_has_what_the_quickstart_needs_once(setup, locked, python, system):
+  machine = {'linux': 'x86_64', 'darwin': 'arm64'}[system]
+  place = {
+    'python_version': python,
+    'python_full_version': f'{python}.1',
+    'sys_platform': system,
+    'platform_machine': machine,
+    'platform_system': system.capitalize(),
+    'implementation_name': 'cpython',
+    'platform_python_implementation': 'CPython',
+  }
+  pinned = {}
+  for entry, _ in locked:
+    if entry.marker is None or entry.marker.evaluate(place):
+      name = utils.canonicalize_name(entry.name)
+      assert name not in pinned
+      (pin,) = entry.specifier
+      assert pin.operator == '=='
+      pinned[name] = version.Version(pin.version)
+  for text in setup['install_requires'] + setup['extras_require']['speech']:
+    wanted = requirements.Requirement(text)
+    assert pinned[utils.canonicalize_name(wanted.name)] in wanted.specifier, text
