@@ -284,8 +284,10 @@ def _begun(folder: pathlib.Path, name: str) -> Target:
   (partial / 'moves.json').write_bytes(_list(moves))
   partial.rename(kept)
   (path,) = kept.glob(name)
-  seed = path.read_bytes()
-  if path.name != 'moves.json':
+  seeds = [path.read_bytes()]
+  if path.name == 'moves.json':
+    seeds.append(_list([['pieces/a', '../r.jsonl']]))  # which lies elsewhere
+  else:
     (kept / 'moves.json').unlink()
 
   def read(data: bytes) -> None:
@@ -299,7 +301,7 @@ def _begun(folder: pathlib.Path, name: str) -> Target:
     finally:
       assert sorted(folder.iterdir()) == before
 
-  return Target([seed], read)
+  return Target(seeds, read)
 
 
 def preparation_job(folder: pathlib.Path) -> Target:

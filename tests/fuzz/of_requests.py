@@ -162,7 +162,8 @@ def request(folder: pathlib.Path) -> Target:
     seeds.append((head.format(path, kind, accept) + size).encode() + body)
   for path in ('/', '/main.js', '/v1/model', '/metrics', '/readyz', '/openapi.json'):
     seeds.append(f'GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n'.encode())
-  seeds.append(seeds[0] + b'no request\r\n\r\n')
   chunked = head.format('speak', hearing.JSON, '*/*') + 'transfer-encoding: chunked\r\n\r\n'
   seeds.append(chunked.encode() + b'f\r\n{"text": "one"}\r\n0\r\n\r\n')
+  # Refused for its form, while the rest of it turns out to be no body.
+  seeds.append(chunked.replace(hearing.JSON, 'text/plain').encode() + b'no number\r\n')
   return Target(seeds, read)
