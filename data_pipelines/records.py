@@ -164,7 +164,7 @@ class Source:
       raw = self._records[int(index)]
       document = chat.Document(raw['tokens'], raw['targets'], raw['spans'].reshape(-1, 2))
       return Record(
-        _bytes(raw['key']).decode(), document, json_file.parse(_bytes(raw['about']))
+        _bytes(raw['key']).decode(), document, json.loads(_bytes(raw['about']))
       )
 
   @functools.cached_property

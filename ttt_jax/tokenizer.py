@@ -59,12 +59,12 @@ class SentencePiece:
       VocabularyError: it is none.
     """
     if not model:  # the library takes that for no file at all
-      raise vocabulary.VocabularyError('not a sentencepiece model: it is empty')
+      raise vocabulary.VocabularyError('not a text tokenizer: it is empty')
     self.model = model
     try:
       self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
-      raise vocabulary.VocabularyError(f'not a sentencepiece model ({error})') from error
+      raise vocabulary.VocabularyError(f'not a text tokenizer: {error}') from error
     self.size = self._processor.vocab_size()
     self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 

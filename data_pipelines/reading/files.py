@@ -73,8 +73,8 @@ def form(path: pathlib.Path) -> str:
 
 def _confined(folder: str, root: str) -> str:
   """`folder`, which is not looked into if it lies outside `root`."""
-  if root:
-    inside(root, os.path.abspath(folder or '.'))
+  if root and os.path.lexists(folder):
+    inside(root, os.path.abspath(folder))
   return folder
 
 

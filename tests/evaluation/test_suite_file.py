@@ -83,7 +83,7 @@ TASK = 'tasks: [{name: a, data: d, metrics: [%s]}]'
     ('- tasks', "the file is ['tasks']"),
     ('tasks: [', 'no YAML'),
     ('\x00', 'no YAML'),
-    ('a: &x [*x]', 'no such key: a'),
+    ('a: &x [*x]', 'line 1: write the value out'),
     ('!!python/object/apply:os.system ["true"]', 'no YAML'),
     ('tasks: []', 'tasks is [], but must be a list of one or more'),
     ('taks: []', "no such key: taks (did you mean 'tasks'?)"),
