@@ -28,7 +28,6 @@ import math
 import os
 import pathlib
 import statistics
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -186,17 +185,14 @@ def suite(variant: Variant, data: pathlib.Path, limit: int) -> suite_lib.Suite:
 
 
 def run(variant: Variant, config: config_lib.Config, folder: pathlib.Path, limit: int) -> dict:
-  """Trains in a folder of its own, and judges; what it took and what came of it."""
+  """Trains in a folder of its own, and judges; what came of it."""
   data, place = folder / 'data', folder / _name(variant, config.seed)
-  started = time.monotonic()
   train.train(config, place / 'run', kind=variant.kind)
-  trained = time.monotonic()
   evaluation = evaluate.Evaluation(suite(variant, data, limit), folder / evaluate.ITEMS)
   load = functools.partial(variant.candidate.load, str(place / 'run'), variant.name)
   judged = evaluation.judge([load], steps=config.train.steps)
   offline.write(judged, place)
-  seconds = {'train': trained - started, 'judge': judged.results['seconds']['evaluate']}
-  return {'steps': config.train.steps, 'seconds': seconds, 'figures': figures(judged.results)}
+  return {'steps': config.train.steps, 'figures': figures(judged.results)}
 
 
 def figures(results: dict) -> dict[str, float]:

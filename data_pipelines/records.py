@@ -163,9 +163,7 @@ class Source:
     with access.naming(self.directory, self.split, index):
       raw = self._records[int(index)]
       document = chat.Document(raw['tokens'], raw['targets'], raw['spans'].reshape(-1, 2))
-      return Record(
-        _bytes(raw['key']).decode(), document, json.loads(_bytes(raw['about']))
-      )
+      return Record(_bytes(raw['key']).decode(), document, json.loads(_bytes(raw['about'])))
 
   @functools.cached_property
   def fingerprint(self) -> str:

