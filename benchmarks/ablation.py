@@ -358,6 +358,8 @@ def main():
   parser.add_argument('--table', action='store_true', help='runs nothing')
   parser.add_argument('--plot', metavar='FILE', help='a picture, SVG')
   flags = parser.parse_args()
+  if not any(flags.only in variant.name for variant in VARIANTS):
+    parser.error(f'--only={flags.only}: in no name of {", ".join(v.name for v in VARIANTS)}')
   folder = pathlib.Path(flags.folder + ('-quick' if flags.quick else ''))
   size = QUICK if flags.quick else WHOLE
   header = record.begin(FORMULA, _LIBRARIES, steps=size.steps, block=BLOCK)

@@ -1,6 +1,6 @@
 """A campaign of faults: what is done to a run, how often it recovered, how often it was lost.
 
-    python benchmarks/faults.py --data=DATA [--quick] [--json FILE] [--times N] [--faults a,b]
+    python benchmarks/faults.py --data=DATA [--quick] [--json FILE] [--times N] [--faults "a;b"]
 
 Trains a tiny model by `ttt-train --supervise` on a data set of records, say the quickstart's,
 once undisturbed and then again and again, and does something to it at a random moment, of all
@@ -308,6 +308,8 @@ def main():
   parser.add_argument('--steps', type=int, default=60, help='of the run')
   parser.add_argument('--faults', default=';'.join(FAULTS), help='which, by semicolons')
   flags = parser.parse_args()
+  if unknown := set(flags.faults.split(';')) - FAULTS.keys():
+    parser.error(f'--faults: there is no {min(unknown)!r}; there are {"; ".join(FAULTS)}')
   flags.data = pathlib.Path(flags.data).resolve()
   results = record.begin(FORMULA, ('jax', 'orbax-checkpoint', 'grain'), steps=flags.steps)
   times, table = 1 if flags.quick else flags.times, {}

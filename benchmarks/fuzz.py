@@ -227,9 +227,8 @@ def _ways(made: target_lib.Target, data: bytes) -> set[tuple[str, int, int]]:
 
   sys.settrace(enter)
   try:
-    target_lib.feed(made, data)
-  except BaseException:  # was told before
-    pass
+    with contextlib.suppress(Exception):  # a crash was told when it was found
+      target_lib.feed(made, data)
   finally:
     sys.settrace(None)
   return found

@@ -27,7 +27,7 @@ if [ -z "$(ls -d /dev/accel* /dev/vfio /dev/nvidia[0-9]* /dev/kfd /dev/dxg 2>/de
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 fi
 
-# Large pages: a step on a CPU takes some hundred MB anew, page by page.
+# Large pages, where glibc has them to give: a step on a CPU takes its memory anew each time.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
 # Where there is a lock for just these extras, exactly what it names is installed.

@@ -22,8 +22,8 @@ class PocketSphinx(recogniser.Recogniser):
   """Hears utterances of a grammar.
 
   The less a grammar allows, the fewer the mistakes: give it what is said in the task (ten
-  digits for digit strings, `single=True` for answers of one word). In a loop over more than a
-  hundred words it mistakes every third; where sentences have a form, let the grammar tell it.
+  digits for digit strings, `single=True` for answers of one word). In a loop over many words it
+  mistakes even clear speech; where sentences have a form, let the grammar tell it.
 
   Attributes:
     fingerprint: of the grammar.
