@@ -136,11 +136,11 @@ def _flip(path: pathlib.Path) -> None:
 
 
 def _full(run: Run, seconds: float, rng: random.Random) -> None:
-  """The disk of the run is full for a while."""
+  """The disk is full for a while once a step is saved; a start without room is refused."""
   subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64m', 'none', run.folder], check=True)
   try:
     run.start_all()
-    _after(run, rng.uniform(0, seconds), run.children)
+    _after(run, rng.uniform(0, seconds), lambda: checkpoint.steps(run.folder))
     ballast = run.folder / 'ballast'
     with contextlib.suppress(OSError), ballast.open('wb') as file:
       while True:
