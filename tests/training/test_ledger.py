@@ -47,6 +47,14 @@ def test_what_is_done_again_and_the_time_between_are_lost(tmp_path):
   )
 
 
+def test_a_run_that_goes_back_twice_loses_what_either_start_takes_again(tmp_path):
+  process(tmp_path, 0, 0, [(30, 30, {'step': 30})])  # one a second
+  process(tmp_path, 30, 20, [(32, 22, {'step': 2})])
+  process(tmp_path, 32, 10, [(52, 30, {'step': 20})])  # 20 was damaged
+  found = ledger.spent(tmp_path)
+  assert found['redone'] == 22 and found['step'] == 30
+
+
 @pytest.mark.parametrize('saved,redone', [(30, 0), (0, 30), (5, 25), (40, 0)])
 def test_steps_between_two_reports_count_in_proportion(tmp_path, saved, redone):
   process(tmp_path, 0, 0, [(10, 10, {'step': 10}), (30, 30, {'step': 30})])

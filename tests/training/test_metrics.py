@@ -1,3 +1,5 @@
+import json
+import sys
 import types
 
 import numpy as np
@@ -61,3 +63,42 @@ def test_memory_is_that_of_the_fullest_device_where_devices_tell():
   assert metrics.memory([full, other]) == {'device_memory': 5, 'device_memory_peak': 9}
   assert metrics.memory([device({'bytes_in_use': 5})]) == {'device_memory': 5}
   assert metrics.memory([device(None)]) == {}
+
+
+class Gone:
+  """The console of somebody who went away."""
+
+  def write(self, text):
+    raise BrokenPipeError
+
+  flush = isatty = lambda self: False
+
+
+class Book:
+  def note(self, step):
+    pass
+
+
+def test_reports_stand_once_in_order_and_nobody_needs_to_see_them(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'stderr', Gone())
+  path = tmp_path / metrics.FILE
+
+  def start(step, *reports):
+    writer = metrics.Writer(tmp_path, 9, step, Book())
+    for number, value in reports:
+      writer.advance()
+      writer.write(number, {'audio_loss': value, 'tokens_per_second': 1})
+    writer.close()
+    with path.open('a') as lines:
+      lines.write('{"step": 9, "los')  # it was killed
+
+  def values(path):
+    return [(line['step'], line['audio_loss']) for line in map(json.loads, path.open())]
+
+  start(0, (1, 0), (2, 0), (3, 0), (4, 0))
+  start(2, (3, 1), (4, 1))
+  start(4)
+  path.write_text(path.read_text()[: path.read_text().rfind('{')])
+  assert values(path) == [(1, 0), (2, 0), (3, 1), (4, 1)]
+  aside = (tmp_path / metrics.REDONE).read_text().splitlines()
+  assert [line[:10] for line in aside] == ['{"step": 3', '{"step": 4', *['{"step": 9'] * 2]

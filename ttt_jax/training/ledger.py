@@ -4,7 +4,7 @@ The first process writes a line to `times.jsonl` in the folder of the run with e
 """
 
 import contextlib
-import json
+import math
 import os
 import pathlib
 import time
@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import logging
 
-from ttt_jax import json_file
+from ttt_jax import json_file, json_lines
 from ttt_jax.training import clock as clock_lib
 
 FILE = 'times.jsonl'
@@ -49,8 +49,7 @@ class Ledger:
     """Writes how far the process is, and where its time went; a full disk loses the line."""
     line = self._about | {'time': self._now(), 'step': step, 'seconds': self._clock.seconds}
     try:
-      with self._path.open('a', encoding='utf-8') as lines:
-        lines.write(json.dumps(line) + '\n')
+      json_lines.append(self._path, line)
     except OSError as error:
       logging.error('ALARM: where the time went until step %d is lost: %s', step, error)
 
@@ -63,14 +62,17 @@ def spent(workdir: str | pathlib.Path) -> dict[str, float]:
   """
   processes = _read(workdir)
   total = dict.fromkeys((*clock_lib.PARTS, REDONE, DOWN), 0.0) if processes else {}
-  for lines, after in zip(processes, [*processes[1:], None]):
+  kept, after = math.inf, None  # steps that no later start has taken again; the next start
+  for lines in reversed(processes):
     for part, seconds in lines[-1]['seconds'].items():
       total[part] += seconds
     if after:
-      lost = lines[-1]['seconds']['step'] - _at(lines, after[0]['start'])
+      kept = min(kept, after['start'])
+      lost = lines[-1]['seconds']['step'] - _at(lines, kept)
       total['step'] -= lost
       total[REDONE] += lost
-      total[DOWN] += max(0.0, after[0]['begun'] - lines[-1]['time'])
+      total[DOWN] += max(0.0, after['begun'] - lines[-1]['time'])
+    after = lines[0]
   return total
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import checkpoint, resuming, sharding
+from ttt_jax import checkpoint, json_lines, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
 from ttt_jax.training import follow, ledger, metrics, saver, state, stopping, trace, watchdog
@@ -157,8 +156,8 @@ def _note_skipped(
   about = {'step': number, 'loss': str(loss), 'gradient_norm': str(results.norm)}
   path = pathlib.Path(workdir, follow.SKIPPED)
   # A full disk does not end a run.
-  with contextlib.suppress(OSError), path.open('a', encoding='utf-8') as lines:
-    lines.write(json.dumps(about | {'records': records}) + '\n')
+  with contextlib.suppress(OSError):
+    json_lines.append(path, about | {'records': records})
 
 
 def _filled(config, assets, program, mesh, checkpoints, done: int | None) -> state.State:

@@ -1,7 +1,7 @@
 """Figures of training, from sums and times, and where reports go."""
 
 import contextlib
-import json
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -13,9 +13,12 @@ from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 from ttt_jax import config as config_lib
-from ttt_jax import losses
+from ttt_jax import json_file, json_lines, losses
 from ttt_jax.model import formula
 from ttt_jax.training import ledger
+
+FILE = 'metrics.jsonl'
+REDONE = 'metrics.redone.jsonl'  # reports of steps that were taken again
 
 
 def summarize(sums: losses.Sums) -> dict[str, float]:
@@ -104,11 +107,24 @@ def memory(devices: Sequence[Any]) -> dict[str, float]:
   }
 
 
+class _Bar(tqdm.tqdm):
+  """A bar that ends no run because who looked is gone, or a disk behind it full."""
+
+  def display(self, *arguments, **more):
+    with contextlib.suppress(OSError):
+      return super().display(*arguments, **more)
+
+  def close(self):
+    with contextlib.suppress(OSError):
+      super().close()
+
+
 class Writer:
   """Writes reports to `metrics.jsonl`, tensorboard files and a bar on the console.
 
   Only the process that has a ledger writes; it gets a line with each report. A report that
-  cannot be written, since the disk is full, is lost, and does not end the run.
+  cannot be written, since the disk is full, is lost, and does not end the run. Reports of steps
+  that no checkpoint had, and that are taken again, go to `metrics.redone.jsonl`.
   """
 
   def __init__(
@@ -121,9 +137,13 @@ class Writer:
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
     self._enabled, self._book = book is not None, book
     if self._enabled:
-      self._path = pathlib.Path(directory, 'metrics.jsonl')
+      self._path = pathlib.Path(directory, FILE)
       self._prefix, self._board = str(pathlib.Path(directory, 'events')), None
-      self._bar = tqdm.tqdm(total=steps, initial=start, desc='train', unit='step')
+      try:
+        _set_back(self._path, start)
+      except OSError as error:
+        logging.error('ALARM: reports beyond step %d stand twice in %s: %s', start, FILE, error)
+      self._bar = _Bar(total=steps, initial=start, desc='train', unit='step')
 
   def advance(self) -> None:
     """Moves the bar on by a step."""
@@ -135,8 +155,7 @@ class Writer:
     if not self._enabled:
       return
     try:
-      with self._path.open('a', encoding='utf-8') as lines:
-        lines.write(json.dumps({'step': step, **figures}) + '\n')
+      json_lines.append(self._path, {'step': step, **figures})
       self._show(step, figures)
     except OSError as error:
       self._board = None  # a record of it may be half written: the next one gets another file
@@ -164,3 +183,31 @@ class Writer:
         if self._board:
           self._board.close()
       self._bar.close()
+
+
+def _set_back(path: pathlib.Path, start: int) -> None:
+  """Moves the reports of steps beyond `start` to REDONE, and a line that was cut off."""
+  if not path.exists():
+    return
+  with path.open('r+b') as lines:
+    kept = 0
+    for line in lines:
+      if not line.endswith(b'\n') or _step(line) > start:
+        break
+      kept += len(line)
+    lines.seek(kept)
+    redone = lines.read()
+    if redone:
+      with path.with_name(REDONE).open('ab') as aside:
+        aside.write(redone.removesuffix(b'\n') + b'\n')
+        aside.flush()
+        os.fsync(aside.fileno())  # what is cut off here must be safe there
+      lines.truncate(kept)
+
+
+def _step(line: bytes) -> float:
+  """The step of a report; 0 of a line that is none."""
+  try:
+    return float(json_file.parse(line)['step'])
+  except (ValueError, KeyError, TypeError):
+    return 0
