@@ -26,12 +26,16 @@ step, end = eval(sys.argv[2])[len(starts.read_text()) - 1]
 print('train:  10%|#  | 1/9', file=sys.stderr)
 if end == 'kill':
   os.kill(os.getpid(), signal.SIGKILL)
-if end == 'wait':
+if end in ('wait', 'restore'):
+  if end == 'wait':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   (folder / 'waits').touch()
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   time.sleep(60)
 if end == 'stopped':  # it leaves a process behind that cannot end by itself, with its stderr
   import subprocess
+  from multiprocessing import shared_memory
+  made = shared_memory.SharedMemory(create=True, size=9)
+  (folder / 'shared').write_text(made.name)
   left = subprocess.Popen([sys.executable, '-S', '-E', '-c', 'import time; time.sleep(99)'])
   left.send_signal(signal.SIGSTOP)
   (folder / 'left').write_text(str(left.pid))
@@ -84,7 +88,8 @@ def test_what_only_a_user_can_mend_is_not_tried_again(tmp_path):
   assert starts(tmp_path) == 1
 
 
-def test_sigterm_is_passed_on_and_ends_it(tmp_path):
+@pytest.mark.parametrize('how', ['wait', 'restore'])  # before it is ready, it ends at once
+def test_sigterm_is_passed_on_and_ends_it(tmp_path, how):
   def tell():
     while not (tmp_path / 'waits').exists():
       time.sleep(0.01)
@@ -92,14 +97,16 @@ def test_sigterm_is_passed_on_and_ends_it(tmp_path):
 
   teller = threading.Thread(target=tell)
   teller.start()
-  assert run(tmp_path, (3, 'wait'), (9, 0)) == 143
+  assert run(tmp_path, (3, how), (9, 0)) == 143
   teller.join()
   assert starts(tmp_path) == 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @by_linux
-def test_what_a_run_leaves_behind_is_ended_before_the_next_start(tmp_path):
+def test_what_a_run_leaves_behind_is_ended_before_the_next_start(tmp_path, caplog):
   assert run(tmp_path, (3, 'stopped'), (9, 0)) == 0
+  assert not pathlib.Path('/dev/shm', (tmp_path / 'shared').read_text()).exists()
+  assert 'nothing moved any more). It is started again' in caplog.text  # no other reason
   left = (tmp_path / 'left').read_text()
   end = time.monotonic() + 60
   while alive(left):

@@ -46,5 +46,7 @@ class Notice:
 
   def _end(self) -> None:
     said = f'no end {self._grace:g} s after SIGTERM (config.guard.grace): gone without saving'
-    print(said, file=sys.stderr, flush=True)
-    os._exit(CODE)
+    try:  # who reads stderr may be gone
+      print(said, file=sys.stderr, flush=True)
+    finally:
+      os._exit(CODE)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ from ttt_jax import config as config_lib
 from ttt_jax.training import stopping, watchdog
 
 _MOST = 64  # times the first wait that a wait is at most
+_PARTING = 5.0  # seconds in which processes that are left behind may end
+_TIDIED = 'resource_tracker'  # of multiprocessing
 _MEANS = {stopping.CODE: 'it was told to stop', watchdog.CODE: 'nothing moved any more'}
 
 
@@ -37,7 +40,7 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
     settings: how often, and how long to wait.
 
   Returns:
-    The exit code: 0, or that of the command when it was told to stop.
+    The exit code: 0, or that of the command when it was told to stop, as a shell has it.
 
   Raises:
     GivenUp: it failed `settings.failures` times in a row without progress, or for a reason
@@ -49,7 +52,7 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
     while True:
       code, last = runner.run()
       if code == 0 or runner.told.is_set():
-        return code
+        return code if code >= 0 else 128 - code  # by a signal, before it could handle one
       step = max(checkpoint.steps(workdir), default=-1)
       if step > best:
         best, failures, moved = step, 0, True
@@ -108,9 +111,7 @@ class _Runner:
     copier = threading.Thread(target=_copy, args=(self._process.stderr, tail), daemon=True)
     copier.start()
     code = self._process.wait()
-    # Workers that were stopped, or are stuck, would hold memory, and its stderr open.
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self._process.pid, signal.SIGKILL)
+    _end(self._process.pid)
     copier.join(10)
     return code, _last_line(b''.join(tail))
 
@@ -118,6 +119,21 @@ class _Runner:
     self.told.set()
     if self._process and self._process.poll() is None:
       self._process.terminate()
+
+
+def _end(group: int) -> None:
+  """Ends all processes of a group: they would hold memory, and the stderr of the first open.
+
+  Not at once: the one that frees the shared memory that others have left ends behind them.
+  """
+  end = time.monotonic() + _PARTING
+  with contextlib.suppress(ProcessLookupError):  # none is left
+    os.killpg(group, signal.SIGTERM)
+    os.killpg(group, signal.SIGCONT)  # one that is stopped hears of no other
+    while time.monotonic() < end:
+      os.killpg(group, 0)
+      time.sleep(0.02)
+    os.killpg(group, signal.SIGKILL)
 
 
 def _copy(source: BinaryIO, tail: list[bytes]) -> None:
@@ -130,9 +146,10 @@ def _copy(source: BinaryIO, tail: list[bytes]) -> None:
 
 
 def _last_line(text: bytes) -> str:
-  """The last line that is no bar of progress."""
+  """The last line that tells why; no bar of progress, and not what was tidied up behind it."""
   lines = text.decode(errors='replace').splitlines()
-  return next((line for line in reversed(lines) if line.strip() and '%|' not in line), '')
+  told = (line for line in reversed(lines) if line.strip())
+  return next((line for line in told if '%|' not in line and _TIDIED not in line), '')
 
 
 def _said(code: int) -> str:

@@ -1,5 +1,6 @@
 """Ends a process in which nothing moves any more, and leaves word of where it stood."""
 
+import contextlib
 import faulthandler
 import os
 import pathlib
@@ -58,7 +59,8 @@ class Watchdog:
 
   def _bark(self) -> None:
     said = f'nothing has happened for {self._seconds:g} s (config.guard.hang); all threads:'
-    print(said, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # who reads it may be gone
+      print(said, file=sys.stderr, flush=True)
     faulthandler.dump_traceback(sys.__stderr__)
     try:  # stderr comes first: the storage may be what is stuck
       self._path.parent.mkdir(parents=True, exist_ok=True)
