@@ -1,12 +1,16 @@
 """Evaluation during training says what an evaluation of the checkpoint says afterwards."""
 
+import errno
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from conftest import make_config
+from jax.sharding import NamedSharding, PartitionSpec
 
+from ttt_jax import checkpoint
 from ttt_jax.evaluation import evaluate, in_training, offline, suite, suite_file
 from ttt_jax.sampling import decoder
 from ttt_jax.training import train
@@ -115,6 +119,20 @@ def test_nothing_is_compiled_twice_and_no_parameters_are_kept(trained):
   (made,) = judge._candidate._decoders.values()
   assert len(made.compiled) == len(set(made.compiled)) > 1
   assert judge._candidate.params is None and made._passes._params == {}
+
+
+def test_a_full_disk_loses_an_evaluation_and_not_the_run(trained, monkeypatch, caplog):
+  folder, judge = trained
+  made = judge._candidate
+
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, 'full')
+
+  monkeypatch.setattr(pathlib.Path, 'write_text', full)
+  params = checkpoint.restore_params(folder / 'run')  # of which all answers are kept
+  params = jax.device_put(params, NamedSharding(made._mesh, PartitionSpec()))
+  assert judge(made.assets, made._mesh, 3, params) == {} and made.params is None
+  assert 'ALARM: the evaluation at step 3 is lost' in caplog.text
 
 
 def test_without_the_settings_nothing_is_judged(toy_data, tmp_path):

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -81,11 +82,24 @@ class StopAfter:
       return train.train(config, workdir)
 
 
-def test_a_finished_run_does_nothing_more(finished):
-  config, workdir, last = finished
+def test_a_finished_run_does_nothing_more_but_what_it_still_owes(finished, toy_data, tmp_path):
+  _, workdir, last = finished
   before = losses_of(workdir)
-  again = train.train(config, workdir)
-  assert params_equal(again.params, last.params) and losses_of(workdir) == before
+  shutil.copytree(workdir, tmp_path / 'run')
+  more = {'evaluation__every': 4, 'evaluation__suite': 'none.yaml'}
+  config, asked = config_for(toy_data, train__steps=6, **more), []
+
+  def judge(assets, mesh, step, params):
+    asked.append((step, params_equal(params, last.params)))
+    return {'evaluation/a': 1.0} if len(asked) == 2 else {}
+
+  for _ in range(3):  # the first time, the disk is full
+    again = train.train(config, tmp_path / 'run', judge=judge)
+    assert params_equal(again.params, last.params)
+  assert asked == [(6, True)] * 2
+  *lines, judged = map(json.loads, (tmp_path / 'run' / metrics.FILE).open())
+  assert [line['loss'] for line in lines] == before
+  assert judged == {'step': 6, 'evaluation/a': 1.0}
 
 
 def test_checkpoints_hold_params_as_an_item_of_their_own(finished):

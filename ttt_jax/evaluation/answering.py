@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from ttt_jax import errors
+from ttt_jax import errors, progress
 from ttt_jax.evaluation import candidate as candidate_lib
 from ttt_jax.evaluation import items as items_lib
 from ttt_jax.evaluation import likelihood
@@ -145,4 +144,4 @@ class Asked:
   def _progress(self, what: Iterable[Any], total: int, name: str) -> Iterable[Any]:
     title = f'{self._candidate.name}: {self._task.name}, {name}'
     quiet = not self._writes
-    return tqdm.tqdm(what, total=total, desc=title, unit='', leave=False, disable=quiet)
+    return progress.Bar(what, total=total, desc=title, unit='', leave=False, disable=quiet)

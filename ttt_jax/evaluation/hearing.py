@@ -9,10 +9,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import tqdm
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import errors
+from ttt_jax import errors, progress
 from ttt_jax.evaluation import items as items_lib
 from ttt_jax.evaluation import log as log_lib
 from ttt_jax.evaluation import suite as suite_lib
@@ -113,7 +112,7 @@ class Listener:
   ) -> Heard:
     out, rate = {}, self._assets.codec.sample_rate
     title = f'{name}: {self._task.name}, listen'
-    for item in tqdm.tqdm(items, desc=title, unit='', leave=False):
+    for item in progress.Bar(items, desc=title, unit='', leave=False):
       try:
         if item.name not in log:
           sound = wave(item)

@@ -9,6 +9,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 from absl import logging
 from jax.sharding import Mesh
 
@@ -18,7 +19,7 @@ from ttt_jax import config as config_lib
 from ttt_jax.evaluation import candidate as candidate_lib
 from ttt_jax.evaluation import evaluate, report, suite_file
 from ttt_jax.evaluation import suite as suite_lib
-from ttt_jax.training import loop
+from ttt_jax.training import loop, metrics, saver
 
 DIRECTORY = 'evaluation'
 
@@ -68,11 +69,18 @@ class _InTraining:
       self._candidate = candidate_lib.Candidate(
         name, str(self._workdir), step, self._config, assets, params, mesh
       )
-    judged = self._evaluation.judge([lambda: self._candidate], versions=report.versions())
-    if not judged:
+    try:
+      judged = self._evaluation.judge([lambda: self._candidate], versions=report.versions())
+      if not judged:
+        return {}
+      text = json.dumps(judged.results, indent=1) + '\n'
+      (self._folder / f'step-{step}.json').write_text(text, encoding='utf-8')
+    except OSError as error:
+      self._candidate.release()
+      if jax.process_count() > 1 or not saver.is_full(error):
+        raise  # others would wait for this process
+      logging.error('ALARM: the evaluation at step %d is lost: %s', step, error)
       return {}
-    text = json.dumps(judged.results, indent=1) + '\n'
-    (self._folder / f'step-{step}.json').write_text(text, encoding='utf-8')
     if wrong := evaluate.too_many_failed(judged):
       logging.error('evaluation at step %d: %s', step, wrong)
     return figures(judged.results)
@@ -85,6 +93,6 @@ def figures(results: dict[str, Any]) -> dict[str, float]:
   for task, about in results['tasks'].items():
     for title, figure in about['figures'].items():
       if 'value' in (entry := figure['checkpoints'][name]):
-        out[f'{DIRECTORY}/{task}/{title}'] = entry['value']
-    out[f'{DIRECTORY}/{task}/failed'] = float(about['failed'][name])
+        out[f'{metrics.JUDGED}{task}/{title}'] = entry['value']
+    out[f'{metrics.JUDGED}{task}/failed'] = float(about['failed'][name])
   return out

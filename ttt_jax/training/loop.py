@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
@@ -86,7 +88,8 @@ def train(
     feed: the data.
     workdir: folder of the run.
     profiled: steps of which a trace is written (see `trace`).
-    judge: is asked every `config.evaluation.every` steps, and at the end.
+    judge: is asked every `config.evaluation.every` steps, and at the end; of the state that a
+      run goes on from too, where it ended before.
     allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
@@ -120,13 +123,18 @@ def train(
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
 
     def evaluate(number: int, params: Any) -> None:
-      writer.write(number, judge(assets, mesh, number, params))
+      if figures := judge(assets, mesh, number, params):
+        writer.write(number, figures)
 
     watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
     with stopping.Notice(config.guard.grace) as notice, watch:
       judged = evaluate if judge else None
       who = Attendants(store, clock, follower, tracer, notice, watch, judged)
       with contextlib.closing(follower), contextlib.closing(tracer):
+        if judge and _is_owed(config, start, writer):
+          clock.enter('evaluate')
+          evaluate(start, current.params)
+          watch.alive()
         current = run(config, program.step, current, stream, who)
       clock.enter('save')
       store.finish()
@@ -138,6 +146,13 @@ def train(
   if current.step < config.train.steps:
     raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
   return current
+
+
+def _is_owed(config: config_lib.Config, start: int, writer: metrics.Writer) -> bool:
+  """Whether the state that a run goes on from was to be judged, and the run ended before."""
+  due = start > 0 and (start % config.evaluation.every == 0 or start == config.train.steps)
+  # The first process knows what was reported.
+  return due and not multihost_utils.broadcast_one_to_all(np.array(writer.judged))
 
 
 def _note_skipped(

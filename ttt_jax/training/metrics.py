@@ -7,17 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import tqdm
 from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 from ttt_jax import config as config_lib
-from ttt_jax import json_file, json_lines, losses
+from ttt_jax import json_file, json_lines, losses, progress
 from ttt_jax.model import formula
 from ttt_jax.training import ledger
 
 FILE = 'metrics.jsonl'
+JUDGED = 'evaluation/'  # so the names of figures of evaluations begin
 REDONE = 'metrics.redone.jsonl'  # reports of steps that were taken again
 
 
@@ -107,24 +107,15 @@ def memory(devices: Sequence[Any]) -> dict[str, float]:
   }
 
 
-class _Bar(tqdm.tqdm):
-  """A bar that ends no run because who looked is gone, or a disk behind it full."""
-
-  def display(self, *arguments, **more):
-    with contextlib.suppress(OSError):
-      return super().display(*arguments, **more)
-
-  def close(self):
-    with contextlib.suppress(OSError):
-      super().close()
-
-
 class Writer:
   """Writes reports to `metrics.jsonl`, tensorboard files and a bar on the console.
 
   Only the process that has a ledger writes; it gets a line with each report. A report that
   cannot be written, since the disk is full, is lost, and does not end the run. Reports of steps
   that no checkpoint had, and that are taken again, go to `metrics.redone.jsonl`.
+
+  Attributes:
+    judged: whether figures of an evaluation at the first step are there already.
   """
 
   def __init__(
@@ -135,15 +126,15 @@ class Writer:
     book: ledger.Ledger | None,
   ):
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
-    self._enabled, self._book = book is not None, book
+    self._enabled, self._book, self.judged = book is not None, book, False
     if self._enabled:
       self._path = pathlib.Path(directory, FILE)
       self._prefix, self._board = str(pathlib.Path(directory, 'events')), None
       try:
-        _set_back(self._path, start)
+        self.judged = any(name.startswith(JUDGED) for name in _set_back(self._path, start))
       except OSError as error:
         logging.error('ALARM: reports beyond step %d stand twice in %s: %s', start, FILE, error)
-      self._bar = _Bar(total=steps, initial=start, desc='train', unit='step')
+      self._bar = progress.Bar(total=steps, initial=start, desc='train', unit='step')
 
   def advance(self) -> None:
     """Moves the bar on by a step."""
@@ -185,15 +176,23 @@ class Writer:
       self._bar.close()
 
 
-def _set_back(path: pathlib.Path, start: int) -> None:
-  """Moves the reports of steps beyond `start` to REDONE, and a line that was cut off."""
+def _set_back(path: pathlib.Path, start: int) -> dict[str, Any]:
+  """Moves the reports of steps beyond `start` to REDONE, and a line that was cut off.
+
+  Returns:
+    The figures of `start`.
+  """
+  known: dict[str, Any] = {}
   if not path.exists():
-    return
+    return known
   with path.open('r+b') as lines:
     kept = 0
     for line in lines:
-      if not line.endswith(b'\n') or _step(line) > start:
+      report = _parsed(line)
+      if not line.endswith(b'\n') or report['step'] > start:
         break
+      if report['step'] == start:
+        known |= report
       kept += len(line)
     lines.seek(kept)
     redone = lines.read()
@@ -203,11 +202,13 @@ def _set_back(path: pathlib.Path, start: int) -> None:
         aside.flush()
         os.fsync(aside.fileno())  # what is cut off here must be safe there
       lines.truncate(kept)
+  return known
 
 
-def _step(line: bytes) -> float:
-  """The step of a report; 0 of a line that is none."""
-  try:
-    return float(json_file.parse(line)['step'])
-  except (ValueError, KeyError, TypeError):
-    return 0
+def _parsed(line: bytes) -> dict[str, Any]:
+  """A report; of step 0 where the line is none."""
+  with contextlib.suppress(ValueError):
+    report = json_file.parse(line)
+    if isinstance(report, dict) and type(report.get('step')) is int:
+      return report
+  return {'step': 0}

@@ -86,11 +86,11 @@ class Saver:
   def _failed(self, error: Exception) -> None:
     """Goes on without the step, if that may be; else raises the error again."""
     step, self._under_way = self._under_way, None
-    self._failures += not _is_full(error)
+    self._failures += not is_full(error)
     if jax.process_count() > 1 or self._failures >= _FAILURES:
       raise error
     self._checkpoints.reload()
-    self._alarm(step, str(error).splitlines()[0])
+    self._alarm(step, (str(error) or repr(error)).splitlines()[0])
 
   def _room(self, size: int) -> bool:
     """Whether there is room for so many bytes; the first process looks."""
@@ -106,7 +106,7 @@ class Saver:
     )
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
   """Whether an error, or what led to it, says that there is no room."""
   while error is not None:
     if isinstance(error, OSError) and error.errno in _CODES:
