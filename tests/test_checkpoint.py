@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -179,6 +180,50 @@ def test_pruning_keeps_the_same_and_never_for_a_damaged_step(tmp_path):
   assert resuming.newest_whole(tmp_path) == 6
   assert checkpoint.prune(tmp_path, 2, 3) == [1, 2, 4]
   assert checkpoint.steps(tmp_path) == [3, 5, 6] and checkpoint.prune(tmp_path, 2, 3) == []
+
+
+def test_the_tool_takes_no_step_for_damaged_that_a_run_deletes_meanwhile(
+  run, monkeypatch, capsys
+):
+  def late(folder, *more, original=hashes.damage):
+    if folder.name == '1':
+      shutil.rmtree(folder)
+    return original(folder, *more)
+
+  monkeypatch.setattr(hashes, 'damage', late)
+  assert tool.verify(run) == 0
+  assert capsys.readouterr().out == '1: deleted meanwhile\n2: whole\n'
+
+
+@pytest.mark.parametrize('files', [[1], 'ab', {'a': 5}, {}])
+def test_hashes_that_are_none_are_damage(run, files):
+  text = json.dumps({'kind': 'sha256', 'files': files})
+  (checkpoint.folder(run, 2) / hashes.FILE).write_text(text)
+  assert resuming.newest_whole(run) == 1
+
+
+def test_assets_of_a_run_are_whole_at_any_time(tmp_path):
+  class Assets:
+    def __init__(self, text, then=None):
+      self.text, self.then = text, then
+
+    def save(self, folder):
+      folder.mkdir(exist_ok=True)
+      for name in ('a', 'b'):
+        (folder / name).write_text(self.text)
+        if self.then:
+          raise self.then
+
+  def found():
+    return [(tmp_path / 'assets' / name).read_text() for name in ('a', 'b')]
+
+  checkpoint.claim(tmp_path, {}, Assets('old'))
+  with pytest.raises(KeyboardInterrupt):
+    checkpoint.claim(tmp_path, {}, Assets('new', KeyboardInterrupt()))
+  assert found() == ['old'] * 2
+  checkpoint.claim(tmp_path, {}, Assets('new'))
+  assert found() == ['new'] * 2
+  assert sorted(os.listdir(tmp_path)) == ['assets', checkpoint.CONFIG]
 
 
 def test_the_tool_tells_what_is_whole(run, capsys):

@@ -335,6 +335,9 @@ def describe(
 def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
   """Writes what `workdir` holds: the description of the run, and its assets.
 
+  Each file is whole at any time, the old one or the new one: others may read them, and a run
+  that goes on may be killed.
+
   Raises:
     CheckpointError: it cannot be written.
   """
@@ -342,7 +345,14 @@ def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Asset
     return
   path = pathlib.Path(workdir, CONFIG)
   try:
-    assets.save(path.parent / assets_lib.DIRECTORY)
+    home = path.parent / assets_lib.DIRECTORY
+    staging = home.with_name(f'{home.name}.partial')
+    shutil.rmtree(staging, ignore_errors=True)
+    assets.save(staging)
+    home.mkdir(exist_ok=True)
+    for file in staging.iterdir():
+      file.replace(home / file.name)
+    staging.rmdir()
     partial = path.with_suffix('.partial')
     partial.write_text(json.dumps(described, indent=1) + '\n', encoding='utf-8')
     partial.replace(path)

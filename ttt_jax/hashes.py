@@ -82,7 +82,9 @@ def _known(folder: pathlib.Path) -> dict[str, list]:
   if content['kind'] != _KIND:
     raise ValueError(f'hashes of kind {content["kind"]!r}, not {_KIND!r}')
   files = content['files']
-  if not files or not all(
+  if not isinstance(files, dict) or not files:
+    raise ValueError('it names no files')
+  if not all(
     len(value) == 2 and isinstance(value[0], int) and isinstance(value[1], str)
     for value in files.values()
   ):

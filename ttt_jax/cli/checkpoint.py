@@ -34,8 +34,11 @@ def show(workdir: str | pathlib.Path) -> None:
   kept = [checkpoint.folder(workdir, step) for step in checkpoint.steps(workdir)]
   aside = sorted(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
   for path in [*kept, *aside]:
-    size = sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
-    when = time.strftime('%F %T', time.localtime(path.stat().st_mtime))
+    try:
+      size = sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
+      when = time.strftime('%F %T', time.localtime(path.stat().st_mtime))
+    except FileNotFoundError:  # the run goes on, and keeps the latest
+      continue
     name = path.name if path in kept else f'{checkpoint.DAMAGED}/{path.name}'
     print(f'{name:>12}  {size / 2**20:12,.1f} MiB  {when}')
   if not kept:
@@ -47,7 +50,14 @@ def verify(workdir: str | pathlib.Path) -> int:
   """Prints which steps are whole; returns how many are not. Changes nothing."""
   damaged = 0
   for step in checkpoint.steps(workdir):
-    wrong = hashes.damage(checkpoint.folder(workdir, step))
+    where = checkpoint.folder(workdir, step)
+    try:
+      wrong = hashes.damage(where)
+    except FileNotFoundError as error:
+      wrong = [str(error)]
+    if wrong and not where.exists():  # the run goes on, and keeps the latest
+      print(f'{step}: deleted meanwhile')
+      continue
     damaged += bool(wrong)
     print(f'{step}: {"damaged" if wrong else "whole"}')
     for line in wrong:
