@@ -56,11 +56,11 @@ SETTINGS = {
 def _after(run: Run, seconds: float, look: Callable[[], list]) -> list:
   """What `look` finds after so many seconds, or as soon as there is something."""
   end = time.monotonic() + seconds
-  while time.monotonic() < end or not look():
+  while not (found := look()) or time.monotonic() < end:
     if run.over:
       raise Missed('the run had ended')
     time.sleep(0.02)
-  return look()
+  return found
 
 
 def _strike(number: int, workers: bool = False):
@@ -114,7 +114,7 @@ def _kill_in_restoring(run: Run, seconds: float, rng: random.Random) -> None:
   run.wait()
 
 
-def _damage(what: Callable[[pathlib.Path], None]):
+def _damage(what: Callable[[pathlib.Path, random.Random], None]):
   """Kills everything, damages a file of the newest step, and starts again."""
 
   def fault(run: Run, seconds: float, rng: random.Random) -> None:
@@ -122,16 +122,16 @@ def _damage(what: Callable[[pathlib.Path], None]):
     _after(run, rng.uniform(0, seconds), lambda: checkpoint.steps(run.folder)[1:])
     run.kill()
     newest = checkpoint.folder(run.folder, checkpoint.latest(run.folder))
-    what(rng.choice(sorted(path for path in newest.rglob('*') if path.is_file())))
+    what(rng.choice(sorted(path for path in newest.rglob('*') if path.is_file())), rng)
     run.start_all()
     run.wait()
 
   return fault
 
 
-def _flip(path: pathlib.Path) -> None:
+def _flip(path: pathlib.Path, rng: random.Random) -> None:
   content = bytearray(path.read_bytes())
-  content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+  content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
   path.write_bytes(content)
 
 
@@ -177,6 +177,12 @@ def _nothing(run: Run, seconds: float, rng: random.Random) -> None:
   run.wait()
 
 
+def _jump(run: Run, seconds: float, rng: random.Random) -> None:
+  _nothing(run, seconds, rng)
+  if not run.said(_JUMPED):
+    raise Missed('no process lived until its clock jumped')
+
+
 def _late(run: Run, seconds: float, rng: random.Random) -> None:
   """The process at which the others meet comes up late."""
   for number in range(1, run.processes):
@@ -187,11 +193,19 @@ def _late(run: Run, seconds: float, rng: random.Random) -> None:
 
 
 _RESTORES = 'parameters on'  # the last that is logged before
-_JUMP = """
-import random, time
+_JUMPED = 'the clock has jumped'
+_JUMP = f"""
+import random, sys, time
 _now, _start = time.time, time.time()
-_when, _far = random.uniform(0, 20), random.choice((-1, 1))
-time.time = lambda: _now() + 3600 * _far * (_now() - _start > _when)
+_when, _far = random.uniform(0, 20), random.choice((-3600, 3600))
+_told = []
+def _time():
+  if _now() - _start < _when:
+    return _now()
+  if not _told:
+    _told.append(print({_JUMPED!r}, file=sys.stderr))
+  return _now() + _far
+time.time = _time
 """
 _SLOW = """
 import os, time
@@ -242,12 +256,12 @@ FAULTS = {
   'late coordinator': Fault(_late, 2),
   'full disk': Fault(_full),
   'read-only folder': Fault(_read_only),
-  'clock that jumps by an hour': Fault(_nothing, program=_JUMP),
+  'clock that jumps by an hour': Fault(_jump, program=_JUMP),
   'slow disk': Fault(_nothing, program=_SLOW),
   'flipped bit': Fault(_damage(_flip)),
-  'zeros': Fault(_damage(lambda path: path.write_bytes(bytes(path.stat().st_size)))),
-  'cut file': Fault(_damage(lambda path: os.truncate(path, path.stat().st_size // 2))),
-  'missing file': Fault(_damage(os.remove)),
+  'zeros': Fault(_damage(lambda path, _: path.write_bytes(bytes(path.stat().st_size)))),
+  'cut file': Fault(_damage(lambda path, _: os.truncate(path, path.stat().st_size // 2))),
+  'missing file': Fault(_damage(lambda path, _: path.unlink())),
 }
 
 
@@ -280,9 +294,12 @@ def outcome(flags, name: str, rng: random.Random, wanted, seconds: float) -> str
 
 
 def _compare(folder: pathlib.Path, wanted, steps: int, tolerance: float) -> None:
-  if checkpoint.latest(folder) != steps:
-    raise Lost(f'ended at step {checkpoint.latest(folder)}')
-  got = checkpoint.restore_params(folder)
+  try:
+    got, last = checkpoint.restore_params(folder), checkpoint.latest(folder)
+  except checkpoint.CheckpointError as error:
+    raise Lost(str(error)) from error
+  if last != steps:
+    raise Lost(f'ended at step {last}')
   far = [
     np.abs(np.asarray(a) - np.asarray(b)).max()
     for a, b in zip(*map(jax.tree.leaves, (got, wanted)))
