@@ -140,6 +140,8 @@ def main():
   for name, value in results.items():
     if isinstance(value, float):
       print(f'{name:>24} {value:10.3f}')
+  if middle['behind'] > middle['saving'] * (steps - 2) / steps:  # it begins behind the second
+    print('a save has outlasted the steps beside it, and cost is too low: give more --steps')
   record.save(results, flags.json)
 
 
