@@ -3,44 +3,76 @@
     python benchmarks/soak.py --data=DATA [--hours 2] [--quick] [--json FILE]
 
 Trains the quickstart's model by `ttt-train --supervise` on its data set, with one process that
-makes batches, and every few minutes kills or stops a process at random. It looks at the trainer
-all the time: the memory of its processes, open files, files in shared memory, and how many
-programs it has compiled. A life is from a start of the trainer to its end; within one, from the
-second minute on, nothing may grow. After the last one all checkpoints are held against their
-hashes, and no process may be left.
+makes batches, and every few minutes kills or stops a process at random. All the while it looks
+at each process, the supervisor, the trainer and its worker: at its memory, its open files, and
+how many programs the trainer has compiled. From the second minute of a process on, until its
+end, nothing may grow. Behind the end of the run no process may be left, nothing in shared
+memory, and all checkpoints must be as they were written. Let nothing else run on the machine.
 """
 
 import contextlib
+import os
 import pathlib
 import random
 import signal
-import statistics
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import record
 import supervised
 
 from ttt_jax import checkpoint, hashes
 
-FORMULA = """growth = mean memory of the last fifth of a life / that of its first fifth, - 1
-memory: proportional set size of the trainer and its workers; of lives of ten samples or more"""
-WARM, EVERY = 120.0, 5.0  # seconds: a life's beginning that does not count; between samples
+FORMULA = """growth = memory in the last fifth of a process's samples / in the first fifth - 1
+memory: anonymous and shared (its proportional part), not what is mapped from files; the upper
+quartile, since it falls while a trainer waits for a new worker. All else: medians"""
+EVERY = 5.0  # seconds between samples
 _COMPILED = 'Finished XLA compilation'
-_PROGRAM = 'import os\nos.environ["JAX_LOG_COMPILES"] = "1"\n'
-WEIGHTS = {'worker killed': 6, 'worker stopped': 1, 'trainer killed': 2}
+_PROGRAM = """
+import os
+os.environ |= {'JAX_LOG_COMPILES': '1', 'TQDM_MININTERVAL': '60'}
+"""
+SETTINGS = {
+  'data.workers': 1,
+  'optimizer.learning_rate': 5e-4,  # which may stay as it is for hours
+  'train.steps': 1_000_000,
+  'train.checkpoint_every': 200,
+  'guard.backoff': 0.5,
+}
+WEIGHTS = {'worker killed': 8, 'worker stopped': 1, 'trainer killed': 1}  # long lives, and short
+
+
+class Pace(NamedTuple):
+  """How fast things go, in seconds.
+
+  Attributes:
+    whole: of the soak.
+    pause: from one fault to the next, in the mean.
+    warm: age of a process from which on it counts.
+    long: so long at least it must then be there, to be judged.
+    hang: after which a trainer without batches ends.
+    calm: at the end, without faults, so that the run ends as it would by itself.
+  """
+
+  whole: float
+  pause: float = 300.0
+  warm: float = 120.0
+  long: float = 300.0
+  hang: float = 100.0
+  calm: float = 240.0
 
 
 class Sample(NamedTuple):
-  """What there is at a moment.
+  """What a process has at a moment.
 
   Attributes:
-    age: of the trainer, seconds.
+    age: seconds since it was seen first.
     memory: MiB.
     files: that are open.
     shared: files in shared memory, of the whole machine.
-    compiled: programs, since the trainer began.
+    compiled: programs, by a trainer, since it was seen first.
   """
 
   age: float
@@ -50,122 +82,168 @@ class Sample(NamedTuple):
   compiled: int
 
 
-def sample(run: supervised.Run, trainer: int, begin: float, compiled: int) -> Sample:
-  """Looks at a trainer.
+class Life(NamedTuple):
+  """A process.
+
+  Attributes:
+    kind: what it does.
+    begin: when it was seen first.
+    compiled: programs that had been compiled before.
+    samples: of the time that counts.
+  """
+
+  kind: str
+  begin: float
+  compiled: int
+  samples: list[Sample]
+
+
+def memory(pid: int) -> float:
+  """MiB of a process.
 
   Raises:
     OSError: it has just ended.
   """
-  family = [trainer, *supervised.children_of(trainer)]
-  memory = 0
-  for pid in family:
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-      lines = pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()
-      memory += next(int(line.split()[1]) for line in lines if line.startswith('Pss:'))
-  files = len(list(pathlib.Path(f'/proc/{trainer}/fd').iterdir()))
-  shared = len(list(pathlib.Path('/dev/shm').iterdir()))
-  return Sample(
-    round(time.monotonic() - begin),
-    memory / 1024,
-    files,
-    shared,
-    run.said(_COMPILED) - compiled,
-  )
+  lines = pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()
+  sizes = [line.split() for line in lines if line.startswith(('Pss_Anon:', 'Pss_Shmem:'))]
+  return sum(int(size) for _, size, _ in sizes) / 1024
 
 
-def strike(run: supervised.Run, trainer: int, rng: random.Random) -> str:
-  """Does something to it; says what."""
+def look(run: supervised.Run, lives: dict[int, Life], waiting: set[int], warm: float) -> None:
+  """Takes a sample of each process that is old enough, and does not wait for its end."""
+  compiled, now = run.said(_COMPILED), time.monotonic()
+  there = {pid: 'supervisor' for pid in run.supervisors()}
+  there |= {pid: 'trainer' for pid in run.children()}
+  there |= {pid: 'worker' for pid in run.children(of_workers=True)}
+  for pid, kind in there.items():
+    life = lives.setdefault(pid, Life(kind, now, compiled, []))
+    age = now - life.begin
+    if age < warm or pid in waiting:
+      continue
+    programs = compiled - life.compiled if kind == 'trainer' else 0
+    with contextlib.suppress(OSError):
+      files = len(os.listdir(f'/proc/{pid}/fd'))
+      one = Sample(round(age), memory(pid), files, len(shared()), programs)
+      life.samples.append(one)
+
+
+def strike(run: supervised.Run, rng: random.Random) -> str:
+  """Does something to a process; says what.
+
+  Raises:
+    Missed: it had ended.
+  """
   what = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-  workers = run.children(of_workers=True)
+  workers, trainers = run.children(of_workers=True), run.children()
   if what == 'trainer killed' or not workers:
-    supervised.send(trainer, signal.SIGKILL)
+    if not trainers:
+      raise supervised.Missed('nobody was there')
+    supervised.send(trainers[0], signal.SIGKILL)
     return 'trainer killed'
   supervised.send(workers[0], signal.SIGKILL if what == 'worker killed' else signal.SIGSTOP)
   return what
 
 
-def soak(run: supervised.Run, seconds: float, pause: float, warm: float) -> dict:
-  """Lives, each with its samples, and the faults."""
-  rng, end = random.Random(0), time.monotonic() + seconds
-  lives: list[list[Sample]] = []
-  struck, trainer, begin, compiled = [], None, 0.0, 0
-  next_fault = time.monotonic() + warm + rng.expovariate(1 / pause)
-  while time.monotonic() < end:
+def soak(run: supervised.Run, pace: Pace) -> dict[str, Any]:
+  """Lives, each with its samples, the faults, and how it ended."""
+  rng, start = random.Random(0), time.monotonic()
+  lives, waiting, struck, ended = {}, set(), [], ''
+  next_fault = pace.warm + rng.expovariate(1 / pace.pause)
+  while (now := time.monotonic() - start) < pace.whole:
     time.sleep(EVERY)
     if run.over:
-      raise supervised.Lost('the supervisor has given up')
-    found = run.children()
-    if found and found[0] != trainer:
-      trainer, begin, compiled = found[0], time.monotonic(), run.said(_COMPILED)
-      lives.append([])
-    with contextlib.suppress(OSError, IndexError, supervised.Missed):
-      made = sample(run, trainer, begin, compiled)
-      if made.age >= warm:
-        lives[-1].append(made)
-      if time.monotonic() > next_fault:
-        next_fault = time.monotonic() + rng.expovariate(1 / pause)
-        struck.append((round(end - time.monotonic()), strike(run, trainer, rng)))
-        print(f'{struck[-1][0]:6} s before the end: {struck[-1][1]}', flush=True)
-  return {'faults': struck, 'lives': lives}
+      ended = 'the supervisor has given up'
+      break
+    look(run, lives, waiting, pace.warm)
+    if next_fault < now < pace.whole - pace.calm:
+      with contextlib.suppress(supervised.Missed):
+        struck.append((round(now), strike(run, rng)))
+        print(f'{struck[-1][0]:6} s: {struck[-1][1]}', flush=True)
+        if struck[-1][1] == 'worker stopped':  # until the trainer is started again
+          waiting.update([*run.children(), *run.children(of_workers=True)])
+      next_fault = now + rng.expovariate(1 / pace.pause)
+  left = 0
+  try:
+    left = run.stop()
+  except supervised.Lost as lost:
+    ended = ended or str(lost)
+  return {'faults': struck, 'lives': list(lives.values()), 'ended': ended, 'processes': left}
 
 
-def growth(life: list[Sample]) -> dict[str, float]:
+def growth(life: Life) -> dict[str, Any]:
   """How a life's end differs from its beginning."""
-  fifth = max(1, len(life) // 5)
-  first, last = life[:fifth], life[-fifth:]
+  samples = life.samples
+  fifth = max(1, len(samples) // 5)
 
-  def median(part, name):
-    return statistics.median(getattr(one, name) for one in part)
+  def middle(part, name):
+    values = [getattr(one, name) for one in part]
+    return np.quantile(values, 0.75 if name == 'memory' else 0.5).item()
 
-  memory = [statistics.mean(one.memory for one in part) for part in (first, last)]
+  before, after = (
+    {name: middle(part, name) for name in Sample._fields[1:]}
+    for part in (samples[:fifth], samples[-fifth:])
+  )
   return {
-    'minutes': round((life[-1].age - life[0].age) / 60, 1),
-    'memory': memory[1],
-    'growth': memory[1] / memory[0] - 1,
-    **{name: median(last, name) - median(first, name) for name in Sample._fields[2:]},
+    'kind': life.kind,
+    'minutes': round((samples[-1].age - samples[0].age) / 60, 1),
+    **after,
+    'growth': after['memory'] / before['memory'] - 1,
+    **{f'more_{name}': after[name] - before[name] for name in Sample._fields[2:]},
   }
+
+
+def shared() -> set[str]:
+  """Names of what is in shared memory, of the whole machine."""
+  return set(os.listdir('/dev/shm'))
+
+
+def show(found: dict[str, Any]) -> None:
+  """Prints what came of it."""
+  print(f'{"":>10} minutes     MiB   growth  files  more  shared  more  compiled  more')
+  for one in found['growth']:
+    print(
+      f'{one["kind"]:>10} {one["minutes"]:7} {one["memory"]:7.0f} {one["growth"]:8.2%} '
+      f'{one["files"]:6.0f} {one["more_files"]:5.0f} {one["shared"]:7.0f} '
+      f'{one["more_shared"]:5.0f} {one["compiled"]:9.0f} {one["more_compiled"]:5.0f}'
+    )
+  print(f'{len(found["faults"])} faults; step {found["step"]}; damaged: {found["damaged"]}')
+  print(f'left behind: {found["processes"]} processes, in shared memory {found["shared"]}')
+  print(f'ended otherwise than it was told to: {found["ended"] or "no"}', flush=True)
 
 
 def main():
   """Soaks, and prints a table of lives."""
-  parser = record.parser(__doc__, 'four minutes, with a fault a minute')
+  parser = record.parser(__doc__, 'six minutes, with a fault a minute')
   parser.add_argument('--data', required=True, help='a data set of records')
   parser.add_argument('--hours', type=float, default=2.0)
   flags = parser.parse_args()
-  results = record.begin(FORMULA, ('jax', 'orbax-checkpoint', 'grain'), hours=flags.hours)
-  seconds, pause, warm = 3600 * flags.hours, 300.0, WARM
+  pace = Pace(3600 * flags.hours)
   if flags.quick:
-    seconds, pause, warm = 240.0, 60.0, 20.0
-  settings = {
-    'data.directory': pathlib.Path(flags.data).resolve(),
-    'data.workers': 1,
-    'train.steps': 1_000_000,
-    'train.checkpoint_every': 200,
-    'guard.hang': 60.0,
-    'guard.backoff': 0.5,
-  }
+    pace = Pace(360.0, pause=60.0, warm=30.0, long=30.0, hang=60.0, calm=120.0)
+  results = record.begin(FORMULA, ('jax', 'orbax-checkpoint', 'grain'), **pace._asdict())
+  settings = SETTINGS | {'data.directory': pathlib.Path(flags.data).resolve()}
+  settings |= {'guard.hang': pace.hang}
+  before = shared()
   with tempfile.TemporaryDirectory() as home:
-    folder = pathlib.Path(home, 'run')
-    cache = pathlib.Path(home, 'cache')
+    folder, cache = pathlib.Path(home, 'run'), pathlib.Path(home, 'cache')
     run = supervised.Run(folder, 'configs/tiny.py', settings, cache, program=_PROGRAM)
     try:
       run.start_all()
-      found = soak(run, seconds, pause, warm)
-      left = run.stop()
+      found = soak(run, pace)
     finally:
       run.kill()
     steps = checkpoint.steps(folder)
-    damaged = {n: hashes.damage(checkpoint.folder(folder, n)) for n in steps}
-  long = [growth(life) for life in found['lives'] if len(life) >= 10]
-  print(f'{"minutes":>8} {"MiB":>7} {"growth":>8} {"files":>6} {"shared":>7} {"compiled":>9}')
-  for one in long:
-    print(
-      f'{one["minutes"]:8} {one["memory"]:7.0f} {one["growth"]:8.2%} {one["files"]:6.0f} '
-      f'{one["shared"]:7.0f} {one["compiled"]:9.0f}'
-    )
-  print(f'{len(found["faults"])} faults; step {max(steps)}; damaged: {damaged}')
-  print(f'processes that were left behind: {left}', flush=True)
-  record.save(results | found | {'growth': long, 'step': max(steps), 'left': left}, flags.json)
+    found['damaged'] = {n: hashes.damage(checkpoint.folder(folder, n)) for n in steps}
+    if found['ended']:
+      print(run.last_words())
+  found |= {'shared': sorted(shared() - before), 'step': max(steps, default=0)}
+  long = [life for life in found['lives'] if len(life.samples) * EVERY >= pace.long]
+  found['growth'] = [growth(life) for life in long]
+  show(found)
+  found['lives'] = [life._asdict() for life in found['lives']]
+  record.save(results | found, flags.json)
+  if not any(one['compiled'] for one in found['growth'] if one['kind'] == 'trainer'):
+    raise AssertionError('no trainer lived long enough, or its log tells of no compilation')
 
 
 if __name__ == '__main__':

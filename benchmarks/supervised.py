@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 PATIENCE = 600  # seconds that a run may take
@@ -88,6 +89,15 @@ class Run:
     logs = self.folder.parent.glob('log-*.txt')
     return sum(log.read_text(errors='replace').count(text) for log in logs)
 
+  def last_words(self) -> str:
+    """The end of what the processes have logged."""
+    logs = sorted(self.folder.parent.glob('log-*.txt'))
+    return '\n'.join(log.read_text(errors='replace')[-4000:] for log in logs)
+
+  def supervisors(self) -> list[int]:
+    """Processes that start those that train."""
+    return [process.pid for process in self._started if process.poll() is None]
+
   def children(self, of_workers: bool = False) -> list[int]:
     """Processes that train, or those that make batches for them."""
     trainers = [child for process in self._started for child in children_of(process.pid)]
@@ -146,7 +156,10 @@ class Run:
         raise Lost('no end') from None
       if code != 128 + signal.SIGTERM:
         raise Lost(f'exit code {code} at SIGTERM')
-    return len(self.alive())
+    end = time.monotonic() + 10  # what was killed may take its time
+    while (left := self.alive()) and time.monotonic() < end:
+      time.sleep(0.1)
+    return len(left)
 
   @property
   def over(self) -> bool:
