@@ -261,6 +261,9 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
   )
   said = evaluate.too_many_failed(strict)
   assert "task 'read', checkpoint parrot: 5 of 12 items failed" in said and '40.0%' in said
+  alone = suite.Suite(whole.tasks[1:], tolerance=0.1, resamples=0)
+  said = evaluate.too_many_failed(judged(alone, tmp_path, Parrot(assets)))
+  assert 'the first is #4 (read): RuntimeError' in said  # failed references do not count
 
 
 def test_a_task_of_which_nothing_is_left_has_no_figure(data, assets, tmp_path, monkeypatch):
