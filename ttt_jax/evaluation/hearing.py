@@ -24,11 +24,7 @@ Heard = dict[str, str]
 
 
 class Listener:
-  """Listens for one task; it knows what should be said in each kind of its records.
-
-  Attributes:
-    failures: of what could not be heard.
-  """
+  """Listens for one task; it knows what should be said in each kind of its records."""
 
   def __init__(
     self,
