@@ -274,6 +274,16 @@ def test_a_task_of_which_nothing_is_left_has_no_figure(data, assets, tmp_path, m
   assert entry == {'items': 0}
 
 
+def test_a_broken_record_is_none_of_an_optional_task_that_has_no_other(
+  data, assets, tmp_path, monkeypatch
+):
+  broken_records(monkeypatch, 4)
+  sing = suite.Task('sing', (data,), **READ | {'where': {'task': 'sing'}}, optional=True)
+  tasks = (suite.Task('read', (data,), **READ), sing)
+  found = judged(make_suite(data, tasks=tasks, tolerance=0.1), tmp_path, Parrot(assets))
+  assert list(found.results['tasks']) == ['read'] and not evaluate.too_many_failed(found)
+
+
 def test_several_checkpoints_are_compared_on_the_same_items(data, assets, tmp_path):
   whole = make_suite(data)
   found = judged(whole, tmp_path, Parrot(assets, 0, 'a'), Parrot(assets, 1, 'b'))

@@ -77,7 +77,7 @@ class Evaluation:
       for source in sources:
         sources[0].assets.refuse_mismatch(source.fingerprints, str(source.directory))
       items = items_lib.collect(task, sources)
-      if not (items.chosen or items.broken):
+      if not items.chosen and (task.optional or not items.broken):
         continue
       measures = {metric.title: text_metrics.measure(metric) for metric in task.answered}
       listener = None
