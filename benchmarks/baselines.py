@@ -4,8 +4,9 @@ Left to right: audio is predicted token by token as text is, and everything is c
 all of an answer, its text too, is one span that is masked and revealed. Both decode greedily
 and without a cache; what they are compared by is quality, not speed.
 
-Diffused is given the length of an answer in training, and nothing teaches it to go on behind a
-block: it ends its answers where a block of decoding ends, and what it gets wrong is that first.
+Diffused is given the length of an answer in training, by how many masks there are, and nothing
+teaches it to go on behind a block of decoding: it takes the end of one for the end of the answer.
+Its figures tell this before they tell what such a model is worth.
 """
 
 from collections.abc import Iterator, Sequence
