@@ -5,8 +5,8 @@ all of an answer, its text too, is one span that is masked and revealed. Both de
 and without a cache; what they are compared by is quality, not speed.
 
 Diffused is given the length of an answer in training, by how many masks there are, and nothing
-teaches it to go on behind a block of decoding: it takes a block's end for that of the answer. Its
-figures tell this before they tell what such a model is worth.
+teaches it to go on behind a block of decoding: it takes a block's end for that of the answer.
+Its figures tell this before they tell what such a model is worth.
 """
 
 from collections.abc import Iterator, Sequence
