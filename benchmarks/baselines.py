@@ -3,7 +3,8 @@
 Left to right: audio is predicted token by token as text is, and everything is causal. Diffused:
 all of an answer, its text too, is one span that is masked and revealed; so that it learns to
 end within a block of decoding and to go on behind one, it is filled up by ends to whole blocks,
-and SST cuts all of it. Both decode greedily and without a cache; what they are compared by is quality, not speed.
+and SST cuts all of it. Both decode greedily and without a cache; what they are compared by is
+quality, not speed.
 """
 
 from collections.abc import Iterator, Sequence
