@@ -1,8 +1,10 @@
 """Two ways to train and decode speech that are not the method, to compare it with.
 
 Left to right: audio is predicted token by token as text is, and everything is causal. Diffused:
-all of an answer, its text too, is one span that is masked and revealed. Both decode greedily
-and without a cache; what they are compared by is quality, not speed.
+all of an answer, its text too, is one span that is masked and revealed; so that it learns to
+end within a block of decoding and to go on behind one, it is filled up by ends to whole blocks,
+and SST cuts all of it. Both decode greedily and without a cache; what they are compared by is
+quality, not speed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines import records
 from data_pipelines.stream import rows
 from ttt_jax import chat, mask
 from ttt_jax import config as config_lib
@@ -46,8 +49,45 @@ class LeftToRight(rows.Rows):
     )
 
 
+class _Filled:
+  """A data set in which the end of each record is repeated to the end of a block.
+
+  Has what rows want of `records.Source`; the answer at the end of a record is the span that SST
+  cuts.
+  """
+
+  def __init__(self, source: records.Source, block: int):
+    """Reads all records."""
+    self.directory, self.split, self.assets = source.directory, source.split, source.assets
+    self.fingerprint = f'{source.fingerprint} filled to {block}'
+    self.documents, shapes = [], []
+    end = source.assets.vocabulary.turn_end
+    for number in range(len(source)):
+      document = source.documents[number]
+      start = int(np.flatnonzero(~document.targets)[-1]) + 1
+      size = len(document.tokens) - start
+      more = -size % block
+      tokens = np.pad(document.tokens, (0, more), constant_values=end)
+      targets = np.pad(document.targets, (0, more), constant_values=True)
+      self.documents.append(document._replace(tokens=tokens, targets=targets))
+      shapes.append((len(tokens), start, size + more))
+    self.shapes = records.Shapes(*np.array(shapes, np.int64).T)
+
+
 class Diffused(rows.Rows):
   """Rows in which all that the model must say is masked and predicted in its place."""
+
+  def __init__(
+    self,
+    sources: Sequence[records.Source],
+    data: config_lib.Data,
+    mask_config: config_lib.Mask,
+    objective: config_lib.Objective,
+    seed: int,
+  ):
+    """Fills records up to blocks of `mask_config.block_size`."""
+    filled = [_Filled(source, mask_config.block_size) for source in sources]
+    super().__init__(filled, data, mask_config, objective, seed)
 
   def lay(self, document: chat.Document, draws: corruption.Draws) -> laid.Laid:
     """Every answer is one group; what it must say is one part of the loss."""

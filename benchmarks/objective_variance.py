@@ -36,7 +36,13 @@ _GOLDEN = (5**0.5 - 1) / 2
 _BLOCK = 8
 _LIBRARIES = ('jax', 'numpy')
 
-# What is changed of the paper's objective, without its three strategies.
+# The paper's objective, without its three strategies, whatever the run was trained by.
+PLAIN = {
+  **{'layout': 'one_stream', 'copies': 1, 'schedule': 'linear', 'time_range': (0.0, 1.0)},
+  **{'banom': 0.0, 'ppm': 0.0, 'condition_dropout': 0.0, 'normalization': 'document'},
+}
+
+# What is changed of it.
 SETTINGS = {
   'linear': {},
   'linear, independent times': {},
@@ -67,7 +73,7 @@ def parse_arguments(arguments: list[str] | None = None):
 
 def changed(config: config_lib.Config, changes: dict) -> config_lib.Config:
   """The run's settings with those of one line."""
-  changes = {'banom': 0.0, 'ppm': 0.0, 'condition_dropout': 0.0} | changes
+  changes = PLAIN | changes
   audio = changes.pop('audio', 'span')
   return dataclasses.replace(
     config,

@@ -261,6 +261,9 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
   )
   said = evaluate.too_many_failed(strict)
   assert "task 'read', checkpoint parrot: 5 of 12 items failed" in said and '40.0%' in said
+  alone = suite.Suite(whole.tasks[1:], tolerance=0.1, resamples=0)
+  said = evaluate.too_many_failed(judged(alone, tmp_path, Parrot(assets)))
+  assert 'the first is #4 (read): RuntimeError' in said  # failed references do not count
 
 
 def test_a_task_of_which_nothing_is_left_has_no_figure(data, assets, tmp_path, monkeypatch):
@@ -269,6 +272,16 @@ def test_a_task_of_which_nothing_is_left_has_no_figure(data, assets, tmp_path, m
   assert found['tasks']['read']['items'] == 24
   entry = found['tasks']['read']['figures']['wer']['checkpoints']['parrot']
   assert entry == {'items': 0}
+
+
+def test_a_broken_record_is_none_of_an_optional_task_that_has_no_other(
+  data, assets, tmp_path, monkeypatch
+):
+  broken_records(monkeypatch, 4)
+  sing = suite.Task('sing', (data,), **READ | {'where': {'task': 'sing'}}, optional=True)
+  tasks = (suite.Task('read', (data,), **READ), sing)
+  found = judged(make_suite(data, tasks=tasks, tolerance=0.1), tmp_path, Parrot(assets))
+  assert list(found.results['tasks']) == ['read'] and not evaluate.too_many_failed(found)
 
 
 def test_several_checkpoints_are_compared_on_the_same_items(data, assets, tmp_path):

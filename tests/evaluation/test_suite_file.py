@@ -118,6 +118,8 @@ TASK = 'tasks: [{name: a, data: d, metrics: [%s]}]'
     (TASK % '{metric: wer, match: end}', "match is 'end', but must be not of wer"),
     (TASK % '{metric: likelihood, of: text}', "of is 'text', but must be not of likelihood"),
     (TASK % '{metric: likelihood, samples: 0}', 'samples is 0'),
+    (TASK % '{metric: likelihood, name: b}', "name is 'b', but must be not of likelihood"),
+    (TASK % 'likelihood, likelihood', "metrics[1] is 'likelihood', but must be there once"),
     (TASK % '{metric: accuracy, match: option}', 'metrics[0].options is ()'),
     (TASK % '{metric: accuracy, match: option, options: [a]}', 'two or more'),
     (TASK % '{metric: accuracy, match: option, options: [1, 2]}', 'must be texts'),

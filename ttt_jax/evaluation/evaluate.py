@@ -77,7 +77,7 @@ class Evaluation:
       for source in sources:
         sources[0].assets.refuse_mismatch(source.fingerprints, str(source.directory))
       items = items_lib.collect(task, sources)
-      if not (items.chosen or items.broken):
+      if not items.chosen and (task.optional or not items.broken):
         continue
       measures = {metric.title: text_metrics.measure(metric) for metric in task.answered}
       listener = None
@@ -186,7 +186,7 @@ def too_many_failed(judged: Judged) -> str:
   for name, task in judged.results['tasks'].items():
     for checkpoint, failed in task['failed'].items():
       if failed > judged.suite.tolerance * task['items']:
-        first = next(f for f in task['failures'] if f['checkpoint'] in (checkpoint, ''))
+        first = next(f for f in task['failures'] if f['checkpoint'] == checkpoint)
         return (
           f'task {name!r}, checkpoint {checkpoint}: {failed} of {task["items"]} items failed, '
           f'and the suite puts up with {judged.suite.tolerance:.1%}; the first is '

@@ -16,18 +16,14 @@ from ttt_jax.evaluation import items as items_lib
 from ttt_jax.evaluation import log as log_lib
 from ttt_jax.evaluation import suite as suite_lib
 from ttt_jax.evaluation import voices
-from ttt_jax.evaluation.recognisers import kinds, recogniser
+from ttt_jax.evaluation.recognisers import kinds
 from ttt_jax.sampling import events
 
 Heard = dict[str, str]
 
 
 class Listener:
-  """Listens for one task; it knows what should be said in each kind of its records.
-
-  Attributes:
-    failures: of what could not be heard.
-  """
+  """Listens for one task; it knows what should be said in each kind of its records."""
 
   def __init__(
     self,
@@ -123,14 +119,6 @@ class Listener:
       except Exception as error:  # whatever a codec or a recogniser does wrong
         failures.append(items_lib.Failure(item.name, 'listen', items_lib.reason(error)))
     return out
-
-
-def listeners(
-  task: suite_lib.Task, chosen: Sequence[items_lib.Item]
-) -> dict[str, recogniser.Recogniser]:
-  """One for each kind of text, which knows just what is said in that kind."""
-  texts = _texts(chosen, task.reference)
-  return {kind: kinds.make(task.recogniser, said) for kind, said in texts.items()}
 
 
 def _kind(item: items_lib.Item) -> str:

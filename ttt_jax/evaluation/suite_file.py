@@ -128,8 +128,9 @@ class _Reader:
     self._require(made.limit >= 0, f'{key}.limit', made.limit, 'at least 0')
     titles = [metric.title for metric in made.metrics]
     for number, title in enumerate(titles):
-      where = f'{key}.metrics[{number}]'
-      unique = title not in titles[:number]
+      where, unique = f'{key}.metrics[{number}]', title not in titles[:number]
+      if title == suite_lib.LIKELIHOOD:  # its figures have names of their own
+        self._require(unique, where, title, 'there once')
       self._require(unique, f'{where}.name', title, 'unique in its task: give it a name')
     return made
 
@@ -153,8 +154,8 @@ class _Reader:
     ):
       value = getattr(made, name)
       self._require(value in choices, f'{key}.{name}', value, f'one of {", ".join(choices)}')
-    allowed = {'metric', 'name'} | (
-      {'samples'} if made.metric == suite_lib.LIKELIHOOD else {'of', 'normaliser'}
+    allowed = {'metric'} | (
+      {'samples'} if made.metric == suite_lib.LIKELIHOOD else {'of', 'normaliser', 'name'}
     )
     allowed |= {'match', 'options'} if made.metric == 'accuracy' else set()
     for name in values:

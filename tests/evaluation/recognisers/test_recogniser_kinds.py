@@ -86,6 +86,12 @@ def test_a_pipeline_hears_what_its_model_says(tmp_path):
   wave = np.sin(np.arange(24_000) / 9).astype(np.float32)
   assert listener.hear(wave, 24_000) == listener.hear(wave[:16_000], 16_000) == 'a'
   assert listener.hear(wave[:0], 16_000) == ''
+  # What it heard before is of no use when there is another model in the folder.
+  assert kinds.make(f'transformers:{tmp_path}', []).fingerprint == listener.fingerprint
+  with torch.no_grad():
+    model.lm_head.bias[6] = 10
+  model.save_pretrained(tmp_path)
+  assert kinds.make(f'transformers:{tmp_path}', []).fingerprint != listener.fingerprint
 
 
 def test_evaluation_imports_no_recogniser_before_it_is_asked_for():

@@ -1,3 +1,5 @@
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -81,19 +83,25 @@ def test_a_grammar_tells_what_can_be_heard(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'content',
+  'content,said',
   [
-    b'',
-    b'\xff',
-    b'#JSGF V1.0; grammar a; <b> = one;',
-    b'#JSGF V1.0; grammar a; public <b> = qzxw;',
+    (b'', r'unexpected \$end'),
+    (b'hello world', r'unexpected \$end'),
+    (b'\xff', 'decode'),
+    (b'#JSGF V1.0; grammar a; <b> = one;', 'No public rules'),
+    (b'#JSGF V1.0; grammar a; public <b> = qzxw;', "'qzxw' is missing in the dictionary"),
+    # With these, pocketsphinx alone would hear nothing in anything.
+    (b'#JSGF V1.0; grammar a; public <b> = one <c>;', 'Undefined rule in RHS: <a.c>'),
+    (b'#JSGF V1.0; grammar a; public <b> = one | <b> two;', 'Only right-recursion'),
   ],
 )
-def test_what_is_no_grammar(tmp_path, content):
+def test_what_is_no_grammar_is_told_and_not_echoed(tmp_path, capfd, content, said):
   path = tmp_path / 'bad.jsgf'
   path.write_bytes(content)
-  with pytest.raises(recogniser.RecogniserError, match='bad.jsgf: '):
+  with pytest.raises(recogniser.RecogniserError, match=f'bad.jsgf: .*{said}'):
     sphinx.PocketSphinx.make(str(path), [])
+  ctypes.CDLL(None).fflush(None)
+  assert capfd.readouterr() == ('', '')
 
 
 def test_the_words_are_those_of_the_texts():

@@ -1,8 +1,11 @@
 """pocketsphinx with its own English model, and a grammar of what can be said."""
 
+import ctypes
 import hashlib
+import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Sequence
 from typing import Self
 
@@ -39,7 +42,8 @@ class PocketSphinx(recogniser.Recogniser):
       single: whether an utterance is one word.
 
     Raises:
-      RecogniserError: it is no such grammar, or a word of it has no known pronunciation.
+      RecogniserError: it is no such grammar, it names a rule that it does not define, or a
+        word of it has no known pronunciation.
     """
     self.fingerprint = hashlib.sha256(grammar.encode()).hexdigest()
     # Batch normalisation takes every utterance by itself. The default, live, carries an
@@ -48,13 +52,11 @@ class PocketSphinx(recogniser.Recogniser):
     self._decoder = pocketsphinx.Decoder(
       lm=None, samprate=spectrogram.SAMPLE_RATE, cmn='batch', loglevel='FATAL', **options
     )
-    try:
-      self._decoder.add_jsgf_string('words', grammar)
-    except ValueError as error:
+    if wrong := _add(self._decoder, grammar):
       raise recogniser.RecogniserError(
-        'pocketsphinx cannot read the grammar: it must be JSGF with a public rule, of words '
-        'in lower case that are in its dictionary'
-      ) from error
+        f'pocketsphinx cannot read the grammar ({wrong}): it must be JSGF with a public rule, '
+        'of words in lower case that are in its dictionary'
+      )
     self._decoder.activate_search('words')
 
   @classmethod
@@ -114,3 +116,36 @@ class PocketSphinx(recogniser.Recogniser):
     self._decoder.end_utt()
     hypothesis = self._decoder.hyp()
     return hypothesis.hypstr if hypothesis else ''
+
+
+def _add(decoder: pocketsphinx.Decoder, grammar: str) -> str:
+  """Gives the decoder its grammar, `words`; what is wrong with that, '' if nothing is.
+
+  The library tells it on standard error alone, and goes on with grammars that hear nothing,
+  such as one that names a rule which is nowhere defined. Its scanner copies what it does not
+  know to standard output, where results are.
+  """
+  c, wrong = ctypes.CDLL(None), ''
+  with tempfile.TemporaryFile() as said:
+    c.fflush(None)
+    kept = {stream: os.dup(stream) for stream in (1, 2)}
+    try:
+      for stream in kept:
+        os.dup2(said.fileno(), stream)
+      pocketsphinx.set_loglevel('ERROR')
+      decoder.add_jsgf_string('words', grammar)
+    except ValueError as error:
+      wrong = str(error)
+    finally:
+      pocketsphinx.set_loglevel('FATAL')
+      c.fflush(None)
+      for stream, own in kept.items():
+        os.dup2(own, stream)
+        os.close(own)
+    said.seek(0)
+    text = said.read().decode(errors='replace')
+  # Where in the grammar it is, the library does not rightly know.
+  reasons = re.findall(
+    r'ERROR: "[^"\n]*", line \d+: (.*?)(?: at line .*)?$', text, re.MULTILINE
+  )
+  return reasons[0] if reasons else wrong

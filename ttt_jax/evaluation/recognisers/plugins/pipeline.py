@@ -3,10 +3,12 @@
 MODEL is a folder, or a name that transformers downloads.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import torch
 import transformers
 
 from ttt_jax.codecs import audio_io
@@ -14,13 +16,21 @@ from ttt_jax.evaluation.recognisers import recogniser
 
 
 class Pipeline(recogniser.Recogniser):
-  """Hears with an open vocabulary, on torch's default device."""
+  """Hears with an open vocabulary, on torch's default device.
+
+  Attributes:
+    fingerprint: of the model's parameters.
+  """
 
   kind = 'transformers'
 
   def __init__(self, pipeline: transformers.Pipeline):
     """Takes a pipeline for 'automatic-speech-recognition'."""
-    self._pipeline = pipeline
+    self._pipeline, digest = pipeline, hashlib.sha256()
+    for name, tensor in sorted(pipeline.model.state_dict().items()):
+      digest.update(name.encode())
+      digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    self.fingerprint = digest.hexdigest()
 
   @classmethod
   def make(cls, argument: str, texts: Sequence[str]) -> Self:
