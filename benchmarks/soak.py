@@ -41,7 +41,7 @@ SETTINGS = {
   'train.checkpoint_every': 200,
   'guard.backoff': 0.5,
 }
-WEIGHTS = {'worker killed': 8, 'worker stopped': 1, 'trainer killed': 1}  # long lives, and short
+WEIGHTS = {'worker killed': 8, 'worker stopped': 1, 'trainer killed': 1}  # lives of all lengths
 
 
 class Pace(NamedTuple):

@@ -203,7 +203,7 @@ def test_only_a_full_disk_is_borne_for_ever(tmp_path, monkeypatch, error, borne)
     for step in range(borne):
       store.save(step, [], [])
     if borne == 2:
-      with pytest.raises(type(error), match=str(error)):
+      with pytest.raises(type(error), match=f'^{error}$'):
         store.save(3, [], [])
     else:
       with pytest.raises(checkpoint.CheckpointError, match='could not be saved'):
