@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import pytest
 
@@ -46,3 +48,19 @@ def test_all_else_is_a_value_error(raw, message):
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
   with pytest.raises(FileNotFoundError):
     json_file.read(tmp_path / 'none.json')
+
+
+def test_what_cannot_be_written_is_what_it_was(tmp_path, monkeypatch):
+  path = tmp_path / 'file.json'
+  json_file.write(path, {'a': 'é'})
+  assert json_file.read(path) == {'a': 'é'} and os.listdir(tmp_path) == ['file.json']
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, 'full')
+
+  with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
+    patch.setattr(os, 'fsync', full)
+    json_file.write(path, {'a': 2})
+  assert json_file.read(path) == {'a': 'é'}
+  json_file.write(path, 3)
+  assert json_file.read(path) == 3 and os.listdir(tmp_path) == ['file.json']

@@ -10,7 +10,6 @@ Whoever wants to use a model needs this folder alone, and reads its parameters a
 is restored before its files were held against their hashes: orbax sees hardly any damage.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -353,9 +352,7 @@ def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Asset
     for file in staging.iterdir():
       file.replace(home / file.name)
     staging.rmdir()
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(described, indent=1) + '\n', encoding='utf-8')
-    partial.replace(path)
+    json_file.write(path, described)
   except OSError as error:
     raise CheckpointError(f'cannot write to {workdir}: {error}') from error
 

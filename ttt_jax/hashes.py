@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -25,13 +24,7 @@ def write(folder: str | os.PathLike) -> None:
   files = _hashes(folder, sorted(_files(folder)))
   if None in files.values():
     raise OSError(errno.EIO, 'what was just written cannot be read', str(folder))
-  text = json.dumps({'kind': _KIND, 'files': files}, indent=1)
-  partial = folder / f'.{FILE}.partial'
-  with partial.open('w', encoding='utf-8') as file:
-    file.write(text + '\n')
-    file.flush()
-    os.fsync(file.fileno())
-  partial.replace(folder / FILE)
+  json_file.write(folder / FILE, {'kind': _KIND, 'files': files})
 
 
 def damage(

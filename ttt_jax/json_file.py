@@ -1,6 +1,7 @@
 """JSON that may have been damaged, or written by a stranger: a value, or a ValueError."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -15,6 +16,23 @@ def read(path: str | pathlib.Path) -> Any:
     OSError: the file cannot be read.
   """
   return parse(pathlib.Path(path).read_bytes())
+
+
+def write(path: str | pathlib.Path, value: Any) -> None:
+  """Puts a value into a file that is whole at any time, and safe on the disk when this returns.
+
+  Raises:
+    OSError: it cannot be written, and is what it was.
+  """
+  path = pathlib.Path(path)
+  partial = path.with_name(f'.{path.name}.partial')
+  with partial.open('w', encoding='utf-8') as file:
+    file.write(json.dumps(value, indent=1) + '\n')
+    file.flush()
+    os.fsync(
+      file.fileno()
+    )  # else the new name may outlast a loss of power, and its content not
+  partial.replace(path)
 
 
 def parse(raw: bytes, decoder: json.JSONDecoder = _PLAIN) -> Any:

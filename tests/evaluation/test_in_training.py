@@ -10,7 +10,7 @@ import pytest
 from conftest import make_config
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, json_file
 from ttt_jax.evaluation import evaluate, in_training, offline, suite, suite_file
 from ttt_jax.sampling import decoder
 from ttt_jax.training import train
@@ -128,7 +128,7 @@ def test_a_full_disk_loses_an_evaluation_and_not_the_run(trained, monkeypatch, c
   def full(*_, **__):
     raise OSError(errno.ENOSPC, 'full')
 
-  monkeypatch.setattr(pathlib.Path, 'write_text', full)
+  monkeypatch.setattr(json_file, 'write', full)
   params = checkpoint.restore_params(folder / 'run')  # of which all answers are kept
   params = jax.device_put(params, NamedSharding(made._mesh, PartitionSpec()))
   assert judge(made.assets, made._mesh, 3, params) == {} and made.params is None

@@ -5,7 +5,6 @@ evaluation/items/       answers, as `evaluate` keeps them; ttt-evaluate --out=RU
 takes them from there, and makes a page of them
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 from data_pipelines.stream import mixture
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
+from ttt_jax import json_file
 from ttt_jax.evaluation import candidate as candidate_lib
 from ttt_jax.evaluation import evaluate, report, suite_file
 from ttt_jax.evaluation import suite as suite_lib
@@ -73,8 +73,7 @@ class _InTraining:
       judged = self._evaluation.judge([lambda: self._candidate], versions=report.versions())
       if not judged:
         return {}
-      text = json.dumps(judged.results, indent=1) + '\n'
-      (self._folder / f'step-{step}.json').write_text(text, encoding='utf-8')
+      json_file.write(self._folder / f'step-{step}.json', judged.results)
     except OSError as error:
       self._candidate.release()
       if jax.process_count() > 1 or not saver.is_full(error):
