@@ -197,7 +197,7 @@ _JUMPED = 'the clock has jumped'
 _JUMP = f"""
 import random, sys, time
 _now, _start = time.time, time.time()
-_when, _far = random.uniform(0, 20), random.choice((-3600, 3600))
+_when, _far = random.uniform(0, 10), random.choice((-3600, 3600))
 _told = []
 def _time():
   if _now() - _start < _when:
