@@ -29,9 +29,8 @@ def write(path: str | pathlib.Path, value: Any) -> None:
   with partial.open('w', encoding='utf-8') as file:
     file.write(json.dumps(value, indent=1) + '\n')
     file.flush()
-    os.fsync(
-      file.fileno()
-    )  # else the new name may outlast a loss of power, and its content not
+    # Else the new name may outlast a loss of power, and its content not.
+    os.fsync(file.fileno())
   partial.replace(path)
 
 
