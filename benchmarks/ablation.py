@@ -1,7 +1,7 @@
 """What each part of the method is worth: the same model, trained in other ways.
 
     python benchmarks/ablation.py [--folder DIR] [--only TEXT] [--seeds N] [--table]
-                                  [--quick] [--json FILE] [--plot FILE]
+                                  [--quick] [--json FILE] [--plots FOLDER]
 
 Speaks, transcribes and answers in the town (data_pipelines/little_world/town.py), which an
 independent recogniser judges. Every run has a folder, where it goes on if it was stopped, and
@@ -25,13 +25,13 @@ import fcntl
 import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
 import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import ablation_plots
 import baselines
 import record
 
@@ -44,8 +44,6 @@ from ttt_jax import config as config_lib
 from ttt_jax.evaluation import candidate as candidate_lib
 from ttt_jax.evaluation import evaluate, offline
 from ttt_jax.evaluation import suite as suite_lib
-from ttt_jax.pages import markup
-from ttt_jax.pages.markup import element
 from ttt_jax.training import train
 
 FORMULA = """wer = edits / words of the references; of text as written, of speech as heard
@@ -300,42 +298,6 @@ def _table(title: str, names: list[str], found: dict, form: str) -> None:
       print(f'| {variant} | {len(runs)} | ' + ' | '.join(cells) + ' |', flush=True)
 
 
-PANELS = {
-  'speak speech_wer': 'speak',
-  'transcribe wer': 'transcribe',
-  'answer speech_wer': 'answer aloud',
-}
-_LEAST, _DECADES = 0.003, 3  # the axes: from 0.3 % on
-
-
-def drawing(found: dict[str, list[dict[str, float]]]) -> str:
-  """Word error rates on logarithmic axes, a dot a run, a panel a task; an SVG file."""
-  line, left, wide, top = 22, 220, 190, 40
-  bottom = top + line * len(found)
-  style = 'text{font:12px sans-serif;fill:#222}line{stroke:#ddd}circle{fill:#4466aa;opacity:.8}'
-  parts = [element('style', style)]
-
-  def across(panel: int, value: float) -> float:
-    share = max(0.0, math.log10(max(value, _LEAST) / _LEAST) / _DECADES)
-    return round(left + panel * (wide + 20) + wide * min(share, 1.0), 1)
-
-  for panel, title in enumerate(PANELS.values()):
-    parts.append(element('text', title, x=across(panel, 0), y=16))
-    for tick in (0.01, 0.1, 1.0):
-      x = across(panel, tick)
-      parts.append(element('line', x1=x, x2=x, y1=top - 4, y2=bottom))
-      parts.append(element('text', f'{tick:.0%}', x=x, y=top - 8, text_anchor='middle'))
-  for row, (variant, runs) in enumerate(found.items()):
-    y = top + line * row + 14
-    parts.append(element('text', variant, x=4, y=y))
-    for panel, name in enumerate(PANELS):
-      parts += [element('circle', cx=across(panel, run[name]), cy=y - 4, r=4) for run in runs]
-  box = f'0 0 {left + len(PANELS) * (wide + 20)} {bottom + 10}'
-  return str(
-    markup.Html(element('svg', *parts, viewBox=box, xmlns='http://www.w3.org/2000/svg'))
-  )
-
-
 def gather(
   ledger: Ledger, folder: pathlib.Path, size: Size, only: str, seeds: int, runs: bool
 ) -> dict[str, list[dict[str, float]]]:
@@ -373,7 +335,7 @@ def main():
   parser.add_argument('--only', default='', help='variants whose names hold this')
   parser.add_argument('--seeds', type=int, default=SEEDS, help='at most so many runs of each')
   parser.add_argument('--table', action='store_true', help='runs nothing')
-  parser.add_argument('--plot', metavar='FILE', help='a picture, SVG')
+  parser.add_argument('--plots', metavar='FOLDER', help='where ablation*.svg are drawn')
   flags = parser.parse_args()
   if not any(flags.only in variant.name for variant in VARIANTS):
     parser.error(f'--only={flags.only}: in no name of {", ".join(v.name for v in VARIANTS)}')
@@ -390,8 +352,12 @@ def main():
   ledger = Ledger(pathlib.Path(flags.json or folder / 'runs.json'), header)
   found = gather(ledger, folder, size, flags.only, flags.seeds, not flags.table)
   show(found)
-  if flags.plot:
-    pathlib.Path(flags.plot).write_text(drawing(found), encoding='utf-8')
+  if flags.plots:
+    for name, drawn in (
+      ('ablation', ablation_plots.dots(found)),
+      ('ablation_passes', ablation_plots.against_passes(found)),
+    ):
+      pathlib.Path(flags.plots, f'{name}.svg').write_text(drawn, encoding='utf-8')
 
 
 if __name__ == '__main__':
