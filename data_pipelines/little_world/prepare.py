@@ -46,7 +46,7 @@ class Settings:
   codes: int
   frames: int
   seed: int
-  answer_copies: int = 2  # answers are few beside strings: each is seen this often an epoch
+  answer_copies: int = 4  # answers are few beside strings: each is seen this often an epoch
   transcribe_every: int = 2  # of the training strings: reading is learnt before speaking
   ask_every: int = 3  # of the test questions, to be spoken and transcribed: listening is slow
   answer_every: int = 1  # of the test questions, to be answered

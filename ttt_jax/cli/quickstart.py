@@ -37,7 +37,7 @@ FAST_NOTE = (
 
 def shorten(config: config_dict.ConfigDict, world: prepare.Settings):
   """The settings of a fast run: everything as in a whole one, but little of it."""
-  config.train.steps = 60
+  config.train.steps = 150
   config.sampling.max_audio = 64  # an under-trained model seldom ends by itself
   world = dataclasses.replace(
     world, strings=min(world.strings, 400), tests=12, ask_every=12, answer_every=5
