@@ -253,8 +253,16 @@ class Ledger:
   """Runs that are done, by name; in a file that several processes write."""
 
   def __init__(self, path: pathlib.Path, header: dict):
-    """Takes the file, which need not be there, and what it says beside the runs."""
+    """Takes the file, which need not be there, and what it says beside the runs.
+
+    Raises:
+      ValueError: the file is of runs of another size.
+    """
     self._path, self._header = path, header
+    if path.exists():
+      known = json.loads(path.read_text(encoding='utf-8'))['where']['steps']
+      if known != header['where']['steps']:
+        raise ValueError(f'{path}: has runs of {known} steps; write these to another file')
 
   def read(self) -> dict[str, dict]:
     """The runs."""
@@ -342,6 +350,7 @@ def main():
   folder = pathlib.Path(flags.folder + ('-quick' if flags.quick else ''))
   size = QUICK if flags.quick else WHOLE
   header = record.begin(FORMULA, _LIBRARIES, steps=size.steps, block=BLOCK)
+  ledger = Ledger(pathlib.Path(flags.json or folder / 'runs.json'), header)
   folder.mkdir(parents=True, exist_ok=True)
   with _alone(folder / 'data', wait=True):
     if not (folder / 'data').exists():
@@ -349,7 +358,6 @@ def main():
     if not flags.table:  # what is heard of references is kept for all runs
       whole = suite(VARIANTS[0], folder / 'data', size.limit)
       evaluate.Evaluation(whole, folder / evaluate.ITEMS).judge([])
-  ledger = Ledger(pathlib.Path(flags.json or folder / 'runs.json'), header)
   found = gather(ledger, folder, size, flags.only, flags.seeds, not flags.table)
   show(found)
   if flags.plots:
