@@ -350,7 +350,10 @@ def main():
   folder = pathlib.Path(flags.folder + ('-quick' if flags.quick else ''))
   size = QUICK if flags.quick else WHOLE
   header = record.begin(FORMULA, _LIBRARIES, steps=size.steps, block=BLOCK)
-  ledger = Ledger(pathlib.Path(flags.json or folder / 'runs.json'), header)
+  try:
+    ledger = Ledger(pathlib.Path(flags.json or folder / 'runs.json'), header)
+  except (KeyError, TypeError, ValueError) as error:
+    parser.error(f'--json={flags.json}: no file of such runs: {error}')
   folder.mkdir(parents=True, exist_ok=True)
   with _alone(folder / 'data', wait=True):
     if not (folder / 'data').exists():

@@ -77,17 +77,10 @@ class _Filled:
 class Diffused(rows.Rows):
   """Rows in which all that the model must say is masked and predicted in its place."""
 
-  def __init__(
-    self,
-    sources: Sequence[records.Source],
-    data: config_lib.Data,
-    mask_config: config_lib.Mask,
-    objective: config_lib.Objective,
-    seed: int,
-  ):
-    """Fills records up to blocks of `mask_config.block_size`."""
+  def __init__(self, sources: Sequence[records.Source], data, mask_config, *others):
+    """Like `Rows`, of records that are filled up to blocks of `mask_config.block_size`."""
     filled = [_Filled(source, mask_config.block_size) for source in sources]
-    super().__init__(filled, data, mask_config, objective, seed)
+    super().__init__(filled, data, mask_config, *others)
 
   def lay(self, document: chat.Document, draws: corruption.Draws) -> laid.Laid:
     """Every answer is one group; what it must say is one part of the loss."""
