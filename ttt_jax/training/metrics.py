@@ -3,13 +3,10 @@
 import contextlib
 import os
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
-from tensorboardX import event_file_writer, summary
-from tensorboardX.proto import event_pb2
 
 from ttt_jax import config as config_lib
 from ttt_jax import json_file, json_lines, losses, progress
@@ -128,8 +125,7 @@ class Writer:
     """Opens the files in `directory`, and a bar of `steps` that stands at `start`."""
     self._enabled, self._book, self.judged = book is not None, book, False
     if self._enabled:
-      self._path = pathlib.Path(directory, FILE)
-      self._prefix, self._board = str(pathlib.Path(directory, 'events')), None
+      self._path, self._board = pathlib.Path(directory, FILE), None
       try:
         self.judged = any(name.startswith(JUDGED) for name in _set_back(self._path, start))
       except OSError as error:
@@ -159,13 +155,12 @@ class Writer:
       self._bar.set_postfix(parts)
 
   def _show(self, step: int, figures: dict[str, float]) -> None:
-    """Writes the tensorboard files, here: a thread of tensorboardX would die of a full disk."""
-    self._board = self._board or event_file_writer.EventsWriter(self._prefix)
-    scalars = [summary.scalar(name, value).value[0] for name, value in figures.items()]
-    about = event_pb2.Event(wall_time=time.time(), step=step)
-    about.summary.value.extend(scalars)
-    self._board.write_event(about)
-    self._board.flush()
+    if not self._board:
+      # By who writes alone: this imports torch where it is installed, which takes seconds.
+      from ttt_jax.training import board
+
+      self._board = board.Board(self._path.parent)
+    self._board.write(step, figures)
 
   def close(self) -> None:
     """Closes the files and the bar."""
