@@ -59,8 +59,21 @@ def run(main: Callable | None = None, commands: dict[str, Callable] | None = Non
     except errors.UserError as error:
       sys.exit(f'error: {error}')
 
+  _explain((main or next(iter(commands.values()))).__module__)
   logging.get_absl_handler().addFilter(_ours)
   app.run(guarded, flags_parser=_parse)
+
+
+def _explain(module: str) -> None:
+  """Lets --help tell what a module says of itself, and the flags of all tools there are.
+
+  Left alone, it tells those of the script that is run, which has none.
+  """
+  sys.modules['__main__'].__doc__ = sys.modules[module].__doc__.replace('%', '%%')
+  for name, defined in flags.FLAGS.flags_by_module_dict().items():
+    if name.startswith('ttt_jax.'):
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _chosen(words: list[str], main: Callable | None, commands: dict | None) -> Callable:
