@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv, installs the package into it, and lets a model learn to read, listen and speak.
 #
-#   launch/quickstart.sh             the whole loop, about 15 minutes on 2 cores
+#   launch/quickstart.sh             the whole loop, 13 minutes on 2 cores
 #   launch/quickstart.sh --fast      the same in about 2 minutes, under-trained
 #   launch/quickstart.sh --voices=4  with four voices
 #
