@@ -42,6 +42,8 @@ PLAIN = {
   **{'banom': 0.0, 'ppm': 0.0, 'condition_dropout': 0.0, 'normalization': 'document'},
 }
 
+_BLOCKS = {'layout': 'two_stream', 'audio': 'block'}
+
 # What is changed of it.
 SETTINGS = {
   'linear': {},
@@ -55,11 +57,13 @@ SETTINGS = {
   'two streams, spans, independent times': {'layout': 'two_stream'},
   'two streams, spans, 2 copies': {'layout': 'two_stream', 'copies': 2},
   'two streams, spans, 4 copies': {'layout': 'two_stream', 'copies': 4},
-  'two streams, blocks': {'layout': 'two_stream', 'audio': 'block'},
-  'two streams, blocks, 2 copies': {'layout': 'two_stream', 'audio': 'block', 'copies': 2},
-  'two streams, blocks, times 0.3-0.8': {
-    **{'layout': 'two_stream', 'audio': 'block', 'time_range': (0.3, 0.8)}
-  },
+  'two streams, blocks': _BLOCKS,
+  'two streams, blocks, independent times': _BLOCKS,
+  'two streams, blocks, cosine': _BLOCKS | {'schedule': 'cosine'},
+  'two streams, blocks, polynomial 2': _BLOCKS | {'schedule': 'polynomial', 'power': 2.0},
+  'two streams, blocks, polynomial 0.5': _BLOCKS | {'schedule': 'polynomial', 'power': 0.5},
+  'two streams, blocks, 2 copies': _BLOCKS | {'copies': 2},
+  'two streams, blocks, times 0.3-0.8': _BLOCKS | {'time_range': (0.3, 0.8)},
 }
 
 
