@@ -193,7 +193,8 @@ def _sampling() -> ml_collections.ConfigDict:
   # Above 0: audio is drawn by given + guidance * (given - bare), logits with and without the
   # condition. A pass then reads twice the rows. Train with objective.condition_dropout for it.
   s.guidance = 0.0
-  s.temperature = 0.0  # 0 takes the most likely token
+  s.text_temperature = 0.0  # 0 takes the most likely token
+  s.audio_temperature = 0.0
   s.top_k = 0  # above temperature 0: draw among so many of the likeliest only; 0: among all
   s.top_p = 1.0  # likewise: among the likeliest that together have this probability
   s.max_text = 64  # text tokens of an answer

@@ -67,7 +67,7 @@ def test_missing_key_is_named():
     ('objective.restrict_classes', 1),
     ('mask.audio', 'all'),
     ('mesh.data', 0),
-    ('sampling.temperature', -1.0),
+    ('sampling.text_temperature', -1.0),
     ('sampling.guidance', -0.5),
     ('sampling.order', 'first'),
     ('sampling.threshold', 1.0),

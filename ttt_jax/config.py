@@ -282,7 +282,10 @@ class Mesh:
 
 
 # Keys of `Sampling` in which prompts that are answered together may differ.
-OF_A_REQUEST = ('steps_per_block', 'threshold', 'temperature', 'max_text', 'max_audio')
+OF_A_REQUEST = (
+  *('steps_per_block', 'threshold', 'text_temperature', 'audio_temperature'),
+  *('max_text', 'max_audio'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +297,8 @@ class Sampling:
   order: str
   threshold: float
   guidance: float
-  temperature: float
+  text_temperature: float
+  audio_temperature: float
   top_k: int
   top_p: float
   max_text: int
@@ -310,7 +314,7 @@ class Sampling:
     checks.require(0 <= value < 1, 'sampling.threshold', value, 'in [0, 1)')
     goes = value == 0 or self.order == 'confidence'
     checks.require(goes, 'sampling.threshold', value, "0 where order is 'random'")
-    for name in ('guidance', 'temperature'):
+    for name in ('guidance', 'text_temperature', 'audio_temperature'):
       value = getattr(self, name)
       checks.require(
         0 <= value < float('inf'), f'sampling.{name}', value, 'at least 0, and finite'

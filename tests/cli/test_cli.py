@@ -176,7 +176,10 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
     (['--speak= ', '--out={missing}'], '--speak has no text'),
     ([], 'give one of --speak'),
     (['--speak=one', '--out={missing}', '--voice=3'], 'no prompt for voice 3'),
-    (['--speak=one', '--out={missing}', '--temperature=-1'], 'config.sampling.temperature'),
+    (
+      ['--speak=one', '--out={missing}', '--audio_temperature=-1'],
+      'config.sampling.audio_temperature',
+    ),
     (['--speak=one', '--out={missing}', '--preset=ours'], 'there is: authors'),
     # The preset's block is more than the longest span of this model.
     (

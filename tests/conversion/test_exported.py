@@ -28,7 +28,8 @@ from ttt_jax.sampling import decoder
 FILES = ('configuration_ttt.py', 'modeling_ttt.py')
 FOLDER = pathlib.Path(ttt_jax.__file__).parent / 'conversion' / 'exported'
 SAMPLING = (
-  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+  *('block_size', 'steps_per_block', 'guidance', 'text_temperature', 'audio_temperature'),
+  *('max_text', 'max_audio'),
 )
 ROWS = 40  # of the embedding; the last ones are padding
 
@@ -46,8 +47,9 @@ FAMILIES = {
 
 
 def sampling_of(*values):
-  """Settings, in the order of `SAMPLING`."""
-  changes = dict(zip(SAMPLING, values, strict=True))
+  """Settings of decoding by the likeliest."""
+  names = (*SAMPLING[:3], 'max_text', 'max_audio')
+  changes = dict(zip(names, values, strict=True))
   return dataclasses.replace(make_config().sampling, **changes)
 
 
@@ -66,14 +68,14 @@ def sections(case):
 
 
 CASES = {
-  'span': Case(config_lib.Mask('span', 3, False), sampling_of(4, 2, 0.0, 0.0, 10, 10)),
+  'span': Case(config_lib.Mask('span', 3, False), sampling_of(4, 2, 0.0, 10, 10)),
   # Blocks of the mask that are not those of decoding, and steps that reveal nothing.
-  'block': Case(config_lib.Mask('block', 3, False), sampling_of(4, 5, 0.0, 0.0, 10, 10)),
-  'causal': Case(config_lib.Mask('span', 3, True), sampling_of(5, 3, 0.0, 0.0, 10, 10)),
-  'causal block': Case(config_lib.Mask('block', 2, True), sampling_of(4, 2, 1.5, 0.0, 10, 10)),
+  'block': Case(config_lib.Mask('block', 3, False), sampling_of(4, 5, 0.0, 10, 10)),
+  'causal': Case(config_lib.Mask('span', 3, True), sampling_of(5, 3, 0.0, 10, 10)),
+  'causal block': Case(config_lib.Mask('block', 2, True), sampling_of(4, 2, 1.5, 10, 10)),
   'end as text': Case(
     config_lib.Mask('block', 3, True),
-    sampling_of(4, 2, 0.0, 0.0, 10, 10),
+    sampling_of(4, 2, 0.0, 10, 10),
     dataclasses.replace(VOCABULARY, end_prompt=7),
   ),
 }
@@ -318,7 +320,7 @@ def test_answers_of_a_batch_are_those_of_its_rows(exported, tmp_path):
 
 def test_settings_given_to_generate_go_before_those_of_the_config(exported):
   model, case = exported('Qwen3', 'span'), CASES['span']
-  sampling = sampling_of(3, 2, 1.0, 0.0, 4, 6)
+  sampling = sampling_of(3, 2, 1.0, 4, 6)
   for prompt, wanted in zip(prompts(), our_answers('Qwen3', VOCABULARY, sampling, case.mask)):
     found = model.generate(
       torch.tensor(prompt)[None], **{name: getattr(sampling, name) for name in SAMPLING}
@@ -333,7 +335,7 @@ def test_drawing_follows_the_softmax_of_the_allowed(exported):
 
   def draw(seed, rows):
     generator = torch.Generator().manual_seed(seed)
-    settings = {'temperature': 4.0, 'max_text': 1, 'generator': generator}
+    settings = {'text_temperature': 4.0, 'max_text': 1, 'generator': generator}
     return model.generate(prompt.expand(rows, -1), **settings)[:, -1]
 
   found = torch.bincount(draw(0, count), minlength=len(odds)) / count
@@ -342,15 +344,25 @@ def test_drawing_follows_the_softmax_of_the_allowed(exported):
   assert draw(1, 20).equal(draw(1, 20)) and not draw(1, 20).equal(draw(2, 20))
 
 
+def test_a_temperature_is_of_text_or_of_audio(exported):
+  model, prompt = exported('Llama', 'span'), torch.tensor([[8, 10]])
+
+  def spoken(**warm):
+    found = model.generate(prompt, generator=torch.Generator().manual_seed(0), **warm)[0, 2:]
+    is_end = VOCABULARY.is_end(found.numpy())
+    return found.tolist(), found[: int(is_end.argmax()) + 1].tolist()
+
+  (all_likeliest, span), (text_drawn, same) = spoken(), spoken(text_temperature=50.0)
+  assert same == span and text_drawn != all_likeliest
+  assert spoken(audio_temperature=50.0)[1] != span
+
+
 def test_what_is_drawn_keeps_to_its_class(exported):
   # Hot enough to draw anything that may be drawn.
-  answers = (
-    exported('Llama', 'span')
-    .generate(
-      torch.tensor([[8, 10]] * 60), temperature=50.0, generator=torch.Generator().manual_seed(0)
-    )[:, 1:]
-    .numpy()
-  )
+  warm = {'text_temperature': 50.0, 'audio_temperature': 50.0}
+  prompts, generator = torch.tensor([[8, 10]] * 60), torch.Generator().manual_seed(0)
+  model = exported('Llama', 'span')
+  answers = model.generate(prompts, generator=generator, **warm)[:, 1:].numpy()
   never = {VOCABULARY.mask, VOCABULARY.end_prompt}
   assert set(answers.flat) == set(range(VOCABULARY.size)) - never
   for answer in answers:
@@ -397,7 +409,7 @@ def test_saved_again_it_is_the_same(tmp_path, exported, family):
     ('mask', {'causal_prompt': 1}, 'ttt.mask.causal_prompt is 1'),
     ('mask', {'size': 1}, 'unknown in ttt.mask: size'),
     ('sampling', {'max_audio': 3}, 'sampling.block_size is 4, but must be at most max_audio'),
-    ('sampling', {'temperature': -1}, 'sampling.temperature is -1'),
+    ('sampling', {'audio_temperature': -1}, 'sampling.audio_temperature is -1'),
     ('sampling', {'guidance': -1}, 'sampling.guidance is -1'),
     ('sampling', {'max_text': 1.5}, 'sampling.max_text is 1.5'),
   ],

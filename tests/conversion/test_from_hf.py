@@ -102,7 +102,7 @@ def test_an_export_tells_which_settings_of_decoding_it_does_not_know(
   convert(source, tmp_path / 'ours', audio_codebook=CODES)
   path = tmp_path / 'ours' / 'config.json'
   about = json.loads(path.read_text())
-  about['config']['sampling'] |= {'top_k': 7, 'temperature': 0.5}
+  about['config']['sampling'] |= {'top_k': 7, 'text_temperature': 0.5}
   path.write_text(json.dumps(about))
   said = []
   monkeypatch.setattr(
@@ -111,7 +111,7 @@ def test_an_export_tells_which_settings_of_decoding_it_does_not_know(
   to_hf.convert(tmp_path / 'ours', tmp_path / 'theirs')
   assert len(said) == 1 and 'sampling.top_k=7' in said[0]
   exported = json.loads((tmp_path / 'theirs' / 'config.json').read_text())
-  assert exported['ttt']['sampling']['temperature'] == 0.5
+  assert exported['ttt']['sampling']['text_temperature'] == 0.5
 
 
 def test_the_exported_tokenizer_has_the_ids_of_ours(source, tmp_path):

@@ -171,7 +171,7 @@ def test_what_answers_depend_on_is_asked_again_and_nothing_else(data, assets, tm
   assert asked(Parrot(assets), resamples=20, confidence=0.5, tolerance=0.5) == (0, 0)
   other = suite.Task('read', (data,), **READ | {'metrics': (suite.Metric('cer'),)})
   assert asked(Parrot(assets), tasks=(other,)) == (0, 0)
-  for sampling, count in (({'temperature': 0.5}, 12), ({'batch': 3}, 0)):
+  for sampling, count in (({'text_temperature': 0.5}, 12), ({'batch': 3}, 0)):
     other = suite.Task('read', (data,), **READ, sampling=sampling)
     assert asked(Parrot(assets), tasks=(other,)) == (count, 0)
 

@@ -23,7 +23,7 @@ resamples: 20
 tasks:
 - name: say
   limit: 3
-  sampling: {{steps_per_block: 1, temperature: 0.7}}
+  sampling: {{steps_per_block: 1, text_temperature: 0.7}}
   metrics: [wer]
 - name: all
   limit: 2

@@ -10,7 +10,7 @@ from ttt_jax.evaluation import suite, suite_file, text_metrics
 
 WHOLE = """
 data: sets/one
-sampling: {temperature: 0.5, top_k: 3}
+sampling: {text_temperature: 0.5, top_k: 3}
 seed: 7
 tolerance: 0.25
 tasks:
@@ -46,11 +46,11 @@ def test_a_suite_is_what_its_file_says(tmp_path):
     data=(str(tmp_path / 'sets/one'),),
     where={'task': 'transcribe', 'voice': [0, 1]},
     limit=9,
-    sampling={'temperature': 0.5, 'top_k': 3},
+    sampling={'text_temperature': 0.5, 'top_k': 3},
     metrics=(suite.Metric('wer'), suite.Metric('cer', normaliser='basic', name='letters')),
   )
   assert say.data == ('/abs/two', str(tmp_path / 'sets/three')) and say.split == 'dev'
-  assert say.sampling == {'temperature': 0.5, 'top_k': 5} and say.reference == 'words'
+  assert say.sampling == {'text_temperature': 0.5, 'top_k': 5} and say.reference == 'words'
   assert [metric.title for metric in say.metrics] == ['speech_wer', 'accuracy', 'likelihood']
   assert say.metrics[1].options == ('yes', 'no') and say.likelihood.samples == 2
   assert say.spoken and not read.spoken and say.recogniser == 'transformers:some/model'
@@ -105,8 +105,8 @@ TASK = 'tasks: [{name: a, data: d, metrics: [%s]}]'
     ('tasks: [{name: a, data: d, metrics: [wer], where: [x]}]', "tasks[0].where is ['x']"),
     ('tasks: [{name: a, data: d, metrics: [wer], split: ""}]', "tasks[0].split is ''"),
     (
-      'tasks: [{name: a, data: d, metrics: [wer], sampling: {temprature: 1}}]',
-      "no such key: tasks[0].sampling.temprature (did you mean 'temperature'?)",
+      'tasks: [{name: a, data: d, metrics: [wer], sampling: {text_temprature: 1}}]',
+      "no such key: tasks[0].sampling.text_temprature (did you mean 'text_temperature'?)",
     ),
     ('sampling: {top: 1}\ntasks: [{name: a, data: d, metrics: [wer]}]', 'key: sampling.top'),
     (TASK % 'wre', "metrics[0].metric is 'wre', but must be one of wer,"),

@@ -32,7 +32,7 @@ TOPOLOGY = 'v5e:2x2'
 SUITE = """\
 data: [data, other]
 seed: 3
-sampling: {temperature: 0.5}
+sampling: {text_temperature: 0.5}
 tasks:
 - name: speak
   where: {task: speak, kind: [a, b]}

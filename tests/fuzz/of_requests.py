@@ -153,7 +153,7 @@ def request(folder: pathlib.Path) -> Target:
   seeds = []
   for path, kind, accept, body in (
     ('speak', hearing.JSON, 'audio/wav', b'{"text": "one"}'),
-    ('ask?seed=3&temperature=0.5&max_text=5', hearing.JSON, '*/*', b'{"text": "one"}'),
+    ('ask?seed=3&text_temperature=0.5&max_text=5', hearing.JSON, '*/*', b'{"text": "one"}'),
     ('ask?blocks=true', hearing.JSON, 'text/event-stream', b'{"text": "two"}'),
     ('transcribe?rate=8000', hearing.PCM, 'text/plain', toys.wav()[44:144]),
     ('transcribe', hearing.WAV, 'application/json', toys.wav(50)),

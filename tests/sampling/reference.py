@@ -161,8 +161,9 @@ class Decoder:
         guided = (1 + sampling.guidance) * logits - sampling.guidance * without
         logits = jnp.where(audio[:, None, None], guided, logits)
       logits = draw.restrict(logits, audio[:, None], vocabulary)
-      keys, temperature = draw.keys(seeds, counts, query.shape[1]), sampling.temperature
-      return draw.draw(logits, keys, jnp.full(len(seeds), temperature), sampling)
+      of_text, of_audio = sampling.text_temperature, sampling.audio_temperature
+      temperature = jnp.where(audio, of_audio, of_text)
+      return draw.draw(logits, draw.keys(seeds, counts, query.shape[1]), temperature, sampling)
 
     self._predict = jax.jit(predict)
 

@@ -23,18 +23,23 @@ VOCABULARY = vocabulary_lib.Vocabulary(
   **{'end_prompt': 28, 'end_inner': 29, 'end_last': 30, 'mask': 31, 'tokenizer': 'none'},
 )
 
+
+def _both(temperature):
+  return {'text_temperature': temperature, 'audio_temperature': temperature}
+
+
 CASES = {
   'span': (Mask('span', 3, False), {'batch': 5}),
   'many steps': (Mask('span', 3, False), {'steps_per_block': 7, 'block_size': 3}),
-  'block within': (Mask('block', 3, True), {'order': 'random', 'temperature': 1.5}),
-  'block equal': (Mask('block', 4, False), {'temperature': 1.0}),
-  'block around': (Mask('block', 10, True), {'temperature': 0.7, 'top_k': 6, 'top_p': 0.9}),
+  'block within': (Mask('block', 3, True), {'order': 'random', **_both(1.5)}),
+  'block equal': (Mask('block', 4, False), {'text_temperature': 1.0}),
+  'block around': (Mask('block', 10, True), _both(0.7) | {'top_k': 6, 'top_p': 0.9}),
   'threshold': (Mask('span', 3, True), {'threshold': 0.5, 'block_size': 6}),
   'long': (Mask('span', 3, False), {'max_text': 60, 'max_audio': 30}),
   'guided': (Mask('span', 3, True), {'guidance': 0.8, 'threshold': 0.5, 'batch': 5}),
   'guided blocks': (
     Mask('block', 3, False),
-    {'guidance': 2.5, 'temperature': 1.0, 'top_k': 6, 'order': 'random'},
+    {'guidance': 2.5, 'audio_temperature': 1.0, 'top_k': 6, 'order': 'random'},
   ),
   'one by one': (Mask('span', 3, False), {'block_size': 1, 'max_audio': 6}),
 }
@@ -136,10 +141,10 @@ def test_answers_do_not_depend_on_the_batch():
 
 
 OWN = (
-  {'temperature': 1.3},
+  _both(1.3),
   {'steps_per_block': 1},
   {'threshold': 0.3, 'max_audio': 6},
-  {'steps_per_block': 9, 'temperature': 0.5, 'max_text': 5},
+  {'steps_per_block': 9, 'audio_temperature': 0.5, 'max_text': 5},
 )
 
 
@@ -166,7 +171,7 @@ def test_prompts_may_have_settings_of_their_own(name):
 def test_settings_that_all_must_share_are_refused():
   limits, mask = settings({}), Mask('span', 3, False)
   speak = decoder.Decoder(*random_network(), VOCABULARY, limits, mask)
-  prompt, other = np.array([8], np.int32), settings({'top_k': 3, 'temperature': 1.0})
+  prompt, other = np.array([8], np.int32), settings({'top_k': 3, 'text_temperature': 1.0})
   with pytest.raises(ConfigError, match='prompt 0: its settings differ .*steps_per_block'):
     speak([prompt], [0], [other])
   with pytest.raises(ConfigError, match='the prompt: its settings'):

@@ -56,7 +56,7 @@ def test_answers_are_those_of_one_device(sizes):
   params = state.fresh(model, rule, mesh, state.layout(model, rule, mesh), 0).params
   params = jax.tree.map(lambda leaf: 2 * leaf if leaf.ndim > 2 else leaf, params)
   sampling = dataclasses.replace(
-    config.sampling, batch=4, temperature=0.5, max_text=4, max_audio=8
+    config.sampling, batch=4, text_temperature=0.5, max_text=4, max_audio=8
   )
   rng = np.random.default_rng(0)
   prompts = [rng.integers(0, 8, rng.integers(1, 20)) for _ in range(5)]  # one has to wait

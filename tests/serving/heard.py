@@ -28,6 +28,10 @@ def events_of(lines):
       yield name, json.loads(value)
 
 
+def warm(temperature):
+  return {'text_temperature': temperature, 'audio_temperature': temperature}
+
+
 def ask(client, path, said, **settings):
   """The events of one answer."""
   with client.stream(

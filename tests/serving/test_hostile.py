@@ -12,7 +12,7 @@ import time
 
 import httpx
 import pytest
-from heard import EVENTS, ask, events_of, pcm_of, serving, text_of
+from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, warm
 
 from ttt_jax import checkpoint
 
@@ -103,7 +103,7 @@ def test_who_leaves_makes_room_at_once(talk):
 
 def test_two_hundred_who_say_nothing_do_not_change_what_others_hear(talk):
   with serving(talk) as client:
-    settings = {'temperature': 1.0, 'seed': 3}
+    settings = {'seed': 3, **warm(1.0)}
     wanted = ask(client, '/v1/ask', 'one two', **settings)
     with contextlib.ExitStack() as crowd:
       for i in range(200):
@@ -146,7 +146,7 @@ def test_at_sigterm_it_finishes_what_it_took(run, talk):
       base = address[1]
       with httpx.Client(base_url=base, timeout=120) as client:
         until(lambda: client.get('/readyz').status_code == 200)
-        asked = {'json': {'text': 'one'}, 'params': {'seed': 1, 'temperature': 1}}
+        asked = {'json': {'text': 'one'}, 'params': {'seed': 1, **warm(1.0)}}
         with client.stream('POST', '/v1/ask', headers=EVENTS, **asked) as told:
           server.send_signal(signal.SIGTERM)
           events = list(events_of(told.iter_lines()))

@@ -10,7 +10,7 @@ import machines
 import numpy as np
 import pytest
 from conftest import make_config
-from heard import EVENTS, ask, pcm_of, text_of, wav_of
+from heard import EVENTS, ask, pcm_of, text_of, warm, wav_of
 
 from ttt_jax.codecs import audio_io
 from ttt_jax.sampling import pieces
@@ -35,7 +35,7 @@ def alone(talk, task, said, seed=0, **settings):
 def seed(talk):
   """With which much is said to 'one two' at temperature 1: text, and sound of some blocks."""
   for number in range(100):
-    text, sound, _ = alone(talk, 'answer', 'one two', number, temperature=1.0)
+    text, sound, _ = alone(talk, 'answer', 'one two', number, **warm(1.0))
     if text and len(sound) > 2 * 16_000:
       return number
   raise AssertionError('it says nothing')
@@ -44,7 +44,7 @@ def seed(talk):
 def test_thirty_two_at_once_hear_what_each_hears_alone(talk, client):
   asked = []
   for i in range(32):
-    settings = {'seed': i % 7, 'temperature': (0, 0.7, 1.5)[i % 3]}
+    settings = {'seed': i % 7, **warm((0, 0.7, 1.5)[i % 3])}
     settings |= {'steps_per_block': 1 + i % 4} if i % 2 else {'threshold': 0.05 * (i % 5)}
     asked.append((tuple(PATHS)[i % 2], ('one', 'two three', 'four')[i % 3], settings))
   with concurrent.futures.ThreadPoolExecutor(32) as pool:
@@ -62,7 +62,7 @@ def test_thirty_two_at_once_hear_what_each_hears_alone(talk, client):
 
 
 def test_every_form_is_the_same_answer(talk, client, seed):
-  settings = {'temperature': 1.0, 'seed': seed}
+  settings = {**warm(1.0), 'seed': seed}
   text, sound, complete = alone(talk, 'answer', 'one two', **settings)
 
   def said(accept):
@@ -106,7 +106,7 @@ def test_recordings_are_heard_as_wav_and_as_pcm(talk, client):
 
 
 def test_blocks_are_told_step_by_step(talk, client, seed):
-  settings = {'temperature': 1.0, 'seed': seed}
+  settings = {**warm(1.0), 'seed': seed}
   events = ask(client, '/v1/ask', 'one two', blocks=True, **settings)
   codes, before, steps = [], None, 0
   for name, content in events:
@@ -124,7 +124,7 @@ def test_blocks_are_told_step_by_step(talk, client, seed):
       assert now.count(None) == before.count(None) - 2
     before = now
   assert steps > 2 and set(map(type, codes)) == {int}
-  sampling = dataclasses.replace(talk.config.sampling, temperature=1.0)
+  sampling = dataclasses.replace(talk.config.sampling, **warm(1.0))
   (answer,) = talk.decoder([talk.prompt('answer', 'one two')], [seed], [sampling])
   assert codes == talk.assets.vocabulary.to_codes(answer.tokens).tolist()
   assert not any(name == 'block' for name, _ in ask(client, '/v1/ask', 'one two', **settings))
@@ -136,7 +136,7 @@ def test_the_server_tells_what_it_can_do_and_has_done(client):
   assert (told['sample_rate'], told['block_size'], told['ready']) == (16_000, 4, True)
   assert told['settings']['steps_per_block'] == make_config().sampling.steps_per_block
   before = counted(client)
-  events = ask(client, '/v1/ask', 'two', temperature=1.0, seed=1)
+  events = ask(client, '/v1/ask', 'two', seed=1, **warm(1.0))
   bad = client.post('/v1/ask', json={'text': ''})
   after = counted(client)
 

@@ -1,11 +1,12 @@
 """The page in a browser: it types, hears, watches and uploads."""
 
+import dataclasses
 import pathlib
 
 import machines
 import numpy as np
 import pytest
-from heard import serving, wav_of
+from heard import serving, warm, wav_of
 from playwright import sync_api
 
 pytest_plugins = ['talking']
@@ -77,7 +78,9 @@ class Page:
     page.keyboard.press('Space')
     page.locator('details').evaluate('it => { it.open = true; }')
     page.fill('#seed', str(seed))
-    page.locator('#temperature').evaluate(f'it => {{ it.value = {temperature}; }}')
+    for of in ('text', 'audio'):
+      range_of = page.locator(f'#{of}-temperature')
+      range_of.evaluate(f'it => {{ it.value = {temperature}; }}')
     page.fill('#said', text)
     page.keyboard.press('Enter')
     return self.answer()
@@ -93,9 +96,7 @@ class Page:
 def seed(talk):
   """With which 'one' is answered by words and by sound of some blocks."""
   for number in range(100):
-    settings = talk.config.sampling.__class__(
-      **{**vars(talk.config.sampling), 'temperature': 1.0}
-    )
+    settings = dataclasses.replace(talk.config.sampling, **warm(1.0))
     (answer,) = talk.decoder([talk.prompt('answer', 'one')], [number], [settings])
     parts = talk.assets.template.parts(answer.tokens)
     codes = sum(len(part) for part in parts if not isinstance(part, str))

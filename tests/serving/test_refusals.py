@@ -53,9 +53,9 @@ REFUSED = {
   'much': ('transcribe', PCM, bytes(2**24 + 2), 413, 'larger than 16777216 bytes'),
 }
 SETTINGS = [
-  ({'temperature': 'nan'}, 'temperature'),
-  ({'temperature': 'inf'}, 'temperature'),
-  ({'temperature': -1}, 'temperature'),
+  ({'text_temperature': 'nan'}, 'text_temperature'),
+  ({'audio_temperature': 'inf'}, 'audio_temperature'),
+  ({'text_temperature': -1}, 'text_temperature'),
   ({'threshold': 1}, 'threshold'),
   ({'seed': 2**32}, 'seed'),
   ({'seed': -1}, 'seed'),

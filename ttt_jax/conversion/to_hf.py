@@ -25,7 +25,8 @@ _CODE = pathlib.Path(__file__).with_name('exported')
 _FILES = ('configuration_ttt.py', 'modeling_ttt.py', 'tokenization_ttt.py')
 # Settings that the `generate` of an export knows.
 _SAMPLING = (
-  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+  *('block_size', 'steps_per_block', 'guidance', 'text_temperature', 'audio_temperature'),
+  *('max_text', 'max_audio'),
 )
 # What it does not know, and as with what it decodes.
 _FIXED = {'order': 'confidence', 'threshold': 0.0, 'top_k': 0, 'top_p': 1.0}

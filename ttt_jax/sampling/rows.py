@@ -55,7 +55,8 @@ class Rows(NamedTuple):
     max_audio: int32 [B], audio tokens of one span.
     steps: int32 [B], diffusion steps of a block, its tokens at most.
     threshold: float32 [B], of `reveal.choose`.
-    temperature: float32 [B], of `draw.draw`.
+    text_temperature: float32 [B], of `draw.draw`.
+    audio_temperature: float32 [B], likewise.
     seed: uint32 [B], for drawing.
     count: int32 [B], passes so far.
     live: bool [B], the answer goes on.
@@ -76,7 +77,8 @@ class Rows(NamedTuple):
   max_audio: jax.Array
   steps: jax.Array
   threshold: jax.Array
-  temperature: jax.Array
+  text_temperature: jax.Array
+  audio_temperature: jax.Array
   seed: jax.Array
   count: jax.Array
   live: jax.Array
@@ -87,6 +89,11 @@ class Rows(NamedTuple):
   def window(self) -> jax.Array:
     """int32 [B], tokens that the next pass must read; 0 in rows that are done."""
     return jnp.where(self.live, self.length - self.settled, 0)
+
+  @property
+  def temperature(self) -> jax.Array:
+    """float32 [B], of what is wanted next."""
+    return jnp.where(self.audio, self.audio_temperature, self.text_temperature)
 
   def extended(self, length: int) -> 'Rows':
     """With room for `length` tokens."""
@@ -138,7 +145,8 @@ class Machine(NamedTuple):
       max_audio=numbers + sampling.max_audio,
       steps=numbers + 1,
       threshold=np.zeros(size, np.float32),
-      temperature=np.zeros(size, np.float32),
+      text_temperature=np.zeros(size, np.float32),
+      audio_temperature=np.zeros(size, np.float32),
       seed=np.zeros(size, np.uint32),
       count=numbers,
       live=np.zeros(size, bool),
@@ -159,7 +167,9 @@ class Machine(NamedTuple):
     rows.text_left[i], rows.max_audio[i] = own.max_text, own.max_audio
     # More steps than one a token would reveal nothing.
     rows.steps[i] = min(own.steps_per_block, self.sampling.block_size)
-    rows.threshold[i], rows.temperature[i] = own.threshold, own.temperature
+    rows.threshold[i] = own.threshold
+    rows.text_temperature[i] = own.text_temperature
+    rows.audio_temperature[i] = own.audio_temperature
     if rows.condition is not None:
       responses = ~self.vocabulary.is_prompt(prompt, spans)
       rows.condition[i, :n] = corruption.condition(prompt, spans, responses, self.vocabulary)

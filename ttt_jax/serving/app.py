@@ -34,8 +34,11 @@ class Wish(pydantic.BaseModel):
 
   voice: int = pydantic.Field(0, ge=0, description='Of the voices that the task has.')
   seed: int = pydantic.Field(0, ge=0, lt=2**32, description='For drawing.')
-  temperature: float | None = pydantic.Field(
-    None, ge=0, le=100, allow_inf_nan=False, description='0 takes the most likely token.'
+  text_temperature: float | None = pydantic.Field(
+    None, ge=0, le=100, allow_inf_nan=False, description='Of text; 0 takes the likeliest.'
+  )
+  audio_temperature: float | None = pydantic.Field(
+    None, ge=0, le=100, allow_inf_nan=False, description='Of audio; likewise.'
   )
   steps_per_block: int | None = pydantic.Field(
     None, ge=1, le=4096, description='Diffusion steps of a block of audio.'

@@ -20,7 +20,8 @@ VOCABULARY = (
   *('begin_audio', 'begin_last', 'end_prompt', 'end_inner', 'end_last', 'mask'),
 )
 SAMPLING = (
-  *('block_size', 'steps_per_block', 'guidance', 'temperature', 'max_text', 'max_audio'),
+  *('block_size', 'steps_per_block', 'guidance', 'text_temperature', 'audio_temperature'),
+  *('max_text', 'max_audio'),
 )
 FIELDS = {
   'vocabulary': (*VOCABULARY, 'tokenizer'),
@@ -59,7 +60,7 @@ def check_sampling(sampling: dict[str, Any]) -> dict[str, Any]:
   _require_keys('sampling', sampling, SAMPLING)
   for name in SAMPLING:
     value = sampling[name]
-    if name in ('guidance', 'temperature'):
+    if name in ('guidance', 'text_temperature', 'audio_temperature'):
       at_least_0 = isinstance(value, (int, float)) and value >= 0
       _require(at_least_0, f'sampling.{name}', value, 'at least 0')
     else:

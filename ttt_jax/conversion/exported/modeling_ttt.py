@@ -6,7 +6,7 @@ begin-of-audio token, then audio by masked diffusion, block by block, up to an e
 token, then text again, until the turn ends.
 
   model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-  tokens = model.generate(input_ids, temperature=0.8)
+  tokens = model.generate(input_ids, text_temperature=0.8)
   vocabulary = model.config.ttt['vocabulary']
   codes = tokens - vocabulary['codebook_start']  # the codec's, where 0 <= it < codebook_size
 
@@ -175,11 +175,12 @@ class HybridGenerationMixin:
     Args:
       input_ids: int [batch, length], prompts up to where the model is to speak.
       attention_mask: [batch, length], 0 at padding, on either side; or None.
-      generator: torch.Generator to draw by, where temperature is above 0.
+      generator: torch.Generator to draw by, where a temperature is above 0.
       **sampling: in place of those of `config.ttt['sampling']`: `block_size` (audio tokens
         decoded in parallel), `steps_per_block`, `guidance` (above 0, logits of audio become
-        l + guidance * (l - those without condition)), `temperature` (0 takes the most likely
-        token), `max_text` (text tokens of an answer), `max_audio` (audio tokens of one span).
+        l + guidance * (l - those without condition)), `text_temperature` and
+        `audio_temperature` (0 takes the most likely token), `max_text` (text tokens of an
+        answer), `max_audio` (audio tokens of one span).
 
     Returns:
       int [batch, longest]: `input_ids` as they are, the answers behind them, and then
@@ -284,8 +285,9 @@ class HybridGenerationMixin:
       wanted = (ids < v.audio_start) & (ids != v.end_prompt)
     logits = logits.masked_fill(~wanted, -torch.inf)
     ids = logits.argmax(-1, keepdim=True)
-    if sampling.temperature:
-      odds = torch.softmax(logits / sampling.temperature, -1)
+    temperature = sampling.audio_temperature if audio else sampling.text_temperature
+    if temperature:
+      odds = torch.softmax(logits / temperature, -1)
       ids = torch.multinomial(odds, 1, generator=generator)
     confidence = logits.log_softmax(-1).gather(-1, ids).exp()
     return ids[:, 0].tolist(), confidence[:, 0].tolist()

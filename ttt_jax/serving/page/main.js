@@ -33,10 +33,13 @@ function task() {
 
 // Settings.
 
+const temperature = (value) => (Number(value) ? Number(value).toFixed(2) : 'the likeliest');
+
 const RANGES = {
   steps: (value) => value,
   threshold: (value) => (Number(value) ? Number(value).toFixed(2) : 'off'),
-  temperature: (value) => (Number(value) ? Number(value).toFixed(2) : 'the likeliest'),
+  'text-temperature': temperature,
+  'audio-temperature': temperature,
 };
 
 function showRanges() {
@@ -48,7 +51,8 @@ function showRanges() {
 function settings() {
   const wanted = {
     seed: find('seed').value || 0,
-    temperature: find('temperature').value,
+    text_temperature: find('text-temperature').value,
+    audio_temperature: find('audio-temperature').value,
     steps_per_block: find('steps').value,
     voice: find('voice').value || 0,
   };
@@ -71,7 +75,8 @@ async function connect() {
     find('steps').value = about.settings.steps_per_block;
     find('threshold').value = about.settings.threshold;
     find('threshold').disabled = about.order === 'random';
-    find('temperature').value = about.settings.temperature;
+    find('text-temperature').value = about.settings.text_temperature;
+    find('audio-temperature').value = about.settings.audio_temperature;
     find('said').maxLength = about.limits.text;
     for (const radio of form.elements.task) radio.disabled = !about.voices[radio.value];
     showRanges();
