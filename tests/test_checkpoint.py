@@ -6,13 +6,14 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttt_jax import checkpoint, hashes, resuming
+from ttt_jax import checkpoint, hashes, json_file, resuming
 from ttt_jax.cli import checkpoint as tool
 
 
@@ -123,26 +124,90 @@ def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '8', '9']
 
 
-@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
-def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
-  run, monkeypatch, code, damaged
-):
+def _content(fail, patch):
   digest = hashlib.file_digest
 
   def read(file, kind):
-    if '2/metadata/metadata' in file.name:
-      raise OSError(code, os.strerror(code))
+    fail(file.name, '2/metadata/metadata')
     return digest(file, kind)
 
-  monkeypatch.setattr(hashlib, 'file_digest', read)
+  patch.setattr(hashlib, 'file_digest', read)
+
+
+def _attribute(owner, name, path):
+  def break_it(fail, patch):
+    original = getattr(owner, name)
+
+    def do(where, *args, **kwargs):
+      fail(where, path)
+      return original(where, *args, **kwargs)
+
+    patch.setattr(owner, name, do)
+
+  return break_it
+
+
+UNREAD = {
+  'content': _content,
+  'size': _attribute(os, 'lstat', '2/metadata/metadata'),
+  'folder': _attribute(os, 'scandir', '2/metadata'),
+  'hashes': _attribute(json_file, 'read', f'2/{hashes.FILE}'),
+}
+
+
+@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
+@pytest.mark.parametrize('what', UNREAD)
+def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
+  run, monkeypatch, what, code, damaged
+):
+  def fail(path, where):
+    if str(path).endswith(where):
+      raise OSError(code, os.strerror(code))
+
+  UNREAD[what](fail, monkeypatch)
   if damaged:
     assert resuming.newest_whole(run) == 1
   else:
     with pytest.raises(OSError, match=os.strerror(code)):
       resuming.newest_whole(run)
     assert checkpoint.steps(run) == [1, 2]
-  with pytest.raises(OSError, match=os.strerror(code) if not damaged else 'just written'):
-    hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
+  if what != 'hashes':
+    with pytest.raises(OSError, match=f'{os.strerror(code)}|just written'):
+      hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
+
+
+def test_what_is_no_file_does_not_belong_to_a_step(run, tmp_path):
+  step, outside = checkpoint.folder(run, 2), tmp_path / 'outside'
+  shutil.copytree(step, outside)
+  for name in ('metadata/metadata', hashes.FILE):  # the same content, and not its own
+    shutil.copytree(step, run / 'copy')
+    (run / 'copy' / name).unlink()
+    (run / 'copy' / name).symlink_to(outside / name)
+    (wrong,) = hashes.damage(run / 'copy')
+    assert name in wrong and ('belong' in wrong or 'is no file' in wrong)
+    shutil.rmtree(run / 'copy')
+  shutil.copytree(step, run / 'copy')
+  shutil.rmtree(run / 'copy' / 'params')
+  (run / 'copy' / 'params').symlink_to(outside / 'params')
+  assert 'params does not belong to it' in hashes.damage(run / 'copy')
+  assert 'is missing' in hashes.damage(run / 'copy', 'params')[0]
+  with pytest.raises(OSError, match='neither a file nor a folder: .*params'):
+    hashes.write(run / 'copy')
+
+
+def test_a_pipe_is_never_waited_for(run):
+  step = checkpoint.folder(run, 2)
+  about = json_file.read(step / hashes.FILE)
+  about['files']['pipe'] = [0, hashlib.sha256().hexdigest()]
+  json_file.write(step / hashes.FILE, about)
+  os.mkfifo(step / 'pipe')
+  other = threading.Thread(target=lambda: os.close(os.open(step / 'pipe', os.O_WRONLY)))
+  other.start()  # waits for somebody who opens the pipe, and lets them read nothing
+  try:
+    assert hashes.damage(step) == ['pipe does not belong to it']
+  finally:
+    os.close(os.open(step / 'pipe', os.O_RDONLY | os.O_NONBLOCK))
+    other.join()
 
 
 def test_a_run_without_a_whole_step_does_not_begin_anew(run, tmp_path):
