@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import threading
 
 import jax
@@ -245,6 +247,32 @@ def test_pruning_keeps_the_same_and_never_for_a_damaged_step(tmp_path):
   assert resuming.newest_whole(tmp_path) == 6
   assert checkpoint.prune(tmp_path, 2, 3) == [1, 2, 4]
   assert checkpoint.steps(tmp_path) == [3, 5, 6] and checkpoint.prune(tmp_path, 2, 3) == []
+
+
+def test_pruning_goes_on_where_a_run_deletes_meanwhile(run, monkeypatch):
+  for step in (3, 4):
+    shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, step))
+  remove, listed = shutil.rmtree, checkpoint.steps(run)
+
+  def late(path, *args, **kwargs):
+    if path.name.startswith('1.'):
+      remove(path)
+    remove(path, *args, **kwargs)
+
+  monkeypatch.setattr(checkpoint, 'steps', lambda _: listed)
+  remove(checkpoint.folder(run, 2))
+  monkeypatch.setattr(shutil, 'rmtree', late)
+  checkpoint.prune(run, 1)
+  assert os.listdir(run / checkpoint.DIRECTORY) == ['4']
+
+
+def test_pruning_starts_no_backend_that_a_run_may_have_for_itself(run):
+  command = [sys.executable, '-m', 'ttt_jax.cli.checkpoint', 'prune', f'--workdir={run}']
+  environment = os.environ | {'JAX_PLATFORMS': 'none_such'}
+  done = subprocess.run(
+    [*command, '--keep=1'], env=environment, capture_output=True, text=True, check=True
+  )
+  assert done.stdout == 'deleted: 1\n' and checkpoint.steps(run) == [2]
 
 
 def test_the_tool_takes_no_step_for_damaged_that_a_run_deletes_meanwhile(
