@@ -6,7 +6,8 @@ import pytest
 
 SCRIPT = """
 import sys, jax
-from ttt_jax import checkpoint, config, resuming, sharding
+from ttt_jax import checkpoint, config, sharding
+from ttt_jax.training import place
 port, number, said, *folders = sys.argv[1:]
 sys.stdout = open(said, 'w')  # what Gloo prints goes to the other one
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
@@ -16,7 +17,7 @@ print({device.process_index for device in first.flat})
 print({device.process_index for device in second.flat})
 for folder in folders:
   try:
-    resuming.refuse_unshared(folder, patience=0.2)
+    place.refuse_unshared(folder, patience=0.2)
     print('shared')
   except checkpoint.CheckpointError as error:
     print(error)
