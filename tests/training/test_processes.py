@@ -55,5 +55,6 @@ def test_processes_are_slices_and_refuse_a_folder_that_is_not_shared(both, tmp_p
   for (*slices, shared, private, unwritable), folders in zip(said, (first, second)):
     assert slices == ['{0}', '{1}'] and shared == 'shared'
     assert f'{folders[1]} is not one folder' in private and 'processes [1] do not' in private
-    assert 'processes [0, 1] do not see' in unwritable
+    assert f'cannot write to {folders[2]}' in unwritable
+  assert 'Not a directory' in said[0][-1] and 'process 0 tells why' in said[1][-1]
   assert not list(tmp_path.glob('**/.shared-*'))
