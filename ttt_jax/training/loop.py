@@ -115,13 +115,13 @@ def train(
   with contextlib.ExitStack() as stack:
     hang = config.guard.hang
     watch = stack.enter_context(watchdog.Watchdog(hang, workdir, jax.process_index()))
-    place.refuse_unshared(workdir)
-    stack.enter_context(place.alone(workdir, config.guard.grace))
     mesh = sharding.make_mesh(config.mesh)
     parts = sharding.shard_of_process(mesh, config.data.batch_size)
     program = program_lib.assemble(config, assets.vocabulary, mesh)
     logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
     watch.alive()
+    place.refuse_unshared(workdir)
+    stack.enter_context(place.alone(workdir, config.guard.grace))
     done = resuming.newest_whole(workdir)
     watch.alive()
     kept = config.train.keep, config.train.keep_every
