@@ -139,7 +139,7 @@ def main():
   *_, current = run(made.step, current, placed, 2, None)  # compiles
   times = {'alone': [], 'saving': [], 'blocked': [], 'behind': [], 'beside': []}
   with tempfile.TemporaryDirectory() as folder:
-    with checkpoint.manager(folder, 2) as checkpoints:
+    with checkpoint.opened(folder, 2) as checkpoints:
       store = saver.Saver(checkpoints, folder, {})
       for _ in range(rounds + 1):  # the first save of a process makes threads and folders
         took, current = run(made.step, current, placed, steps, None)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -42,7 +43,7 @@ def state(step: int):
 
 
 def save(workdir, steps, keep=2, every=0):
-  with checkpoint.manager(workdir, keep, every) as checkpoints:
+  with checkpoint.opened(workdir, keep, every) as checkpoints:
     for step in steps:
       checkpoint.save(checkpoints, step, *state(step), {'about': 'a run'})
     checkpoints.wait_until_finished()
@@ -68,17 +69,25 @@ def files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def test_every_file_of_a_step_is_hashed_before_it_has_its_name(tmp_path, monkeypatch):
   seen = []
-  write = hashes.write
+  write, sync, settled = hashes.write, os.fsync, set()
 
   def watched(folder):
     seen.append((folder.name, checkpoint.steps(tmp_path)))
     write(folder)
 
+  def watched_sync(file):
+    path = pathlib.Path(os.readlink(f'/proc/self/fd/{file}'))
+    settled.add((path.name, not checkpoint.steps(tmp_path)))
+    sync(file)
+
   monkeypatch.setattr(hashes, 'write', watched)
+  monkeypatch.setattr(os, 'fsync', watched_sync)
   save(tmp_path, [5])
   assert [steps for _, steps in seen] == [[]] and checkpoint.steps(tmp_path) == [5]
   step = checkpoint.folder(tmp_path, 5)
   assert len(files(step)) > 10 and not hashes.damage(step)
+  assert settled >= {(path.name, True) for path in step.rglob('*')}
+  assert (checkpoint.DIRECTORY, False) in settled  # the name, too
   assert os.listdir(tmp_path / checkpoint.DIRECTORY) == ['5']
 
 
@@ -105,7 +114,7 @@ def test_what_is_restored_is_what_was_saved_before_the_damage(run):
   ):
     checkpoint.restore_params(run)
   step = resuming.newest_whole(run)
-  with checkpoint.manager(run, 2) as checkpoints:
+  with checkpoint.opened(run, 2) as checkpoints:
     got = checkpoint.restore(checkpoints, step, *state(0))
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(state(1))):
     np.testing.assert_array_equal(a, b)
@@ -210,6 +219,58 @@ def test_a_pipe_is_never_waited_for(run):
   finally:
     os.close(os.open(step / 'pipe', os.O_RDONLY | os.O_NONBLOCK))
     other.join()
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(run):
+  (run / checkpoint.CONFIG).write_text('{}')
+  shutil.rmtree(run / checkpoint.DIRECTORY)
+  with pytest.raises(checkpoint.CheckpointError, match='has no folder checkpoints: bring it'):
+    resuming.newest_whole(run)
+  (run / checkpoint.DIRECTORY).mkdir()  # it was killed before it saved anything
+  assert resuming.newest_whole(run) is None
+
+
+def test_a_folder_that_does_not_answer_is_not_taken_for_an_empty_one(run, monkeypatch):
+  def fail(path):
+    raise OSError(errno.ESTALE, 'Stale file handle')
+
+  monkeypatch.setattr(os, 'listdir', fail)
+  with pytest.raises(checkpoint.CheckpointError, match='cannot be read: .*Stale'):
+    resuming.newest_whole(run)
+
+
+def test_a_step_that_orbax_declines_is_an_error(run):
+  with pytest.raises(checkpoint.CheckpointError, match='step 1 is not saved, since step 2 is'):
+    save(run, [1])
+
+
+def test_the_first_error_is_told_and_not_that_of_closing(tmp_path, monkeypatch, caplog):
+  def fail(self):
+    raise ValueError('the disk')
+
+  with pytest.raises(ZeroDivisionError), checkpoint.opened(tmp_path, 2) as checkpoints:
+    monkeypatch.setattr(type(checkpoints), 'close', fail)
+    raise ZeroDivisionError
+  assert 'has failed, too: the disk' in caplog.text
+
+
+def test_a_process_waits_until_it_sees_the_step_that_the_first_one_sees():
+  seen, reloaded = iter([9, 9, 4]), []
+
+  class Checkpoints:
+    directory = 'run'
+
+    def latest_step(self):
+      return next(seen)
+
+    def reload(self):
+      reloaded.append(1)
+
+  resuming.wait_for(Checkpoints(), 4)
+  assert len(reloaded) == 2
+  with pytest.raises(checkpoint.CheckpointError, match='sees step 7 as the latest'):
+    seen = itertools.repeat(7)
+    resuming.wait_for(Checkpoints(), 4, patience=0)
 
 
 def test_a_run_without_a_whole_step_does_not_begin_anew(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import make_config
 
@@ -31,6 +32,14 @@ HARMLESS = {
   'optimizer__learning_rate': 0.5,
   'guard__skips': 3,
 }
+
+
+def test_a_run_of_which_only_checkpoints_are_left_is_compared_by_what_they_say(tmp_path):
+  said = checkpoint.describe(make_config(), 'words', ['one', 'two'])
+  checkpoint.save_params(tmp_path, {'a': np.zeros(3)}, said)
+  start(tmp_path)
+  with pytest.raises(checkpoint.CheckpointError, match=r'another seed \(0; now 1\)'):
+    start(tmp_path, seed=1)
 
 
 def test_what_differs_is_shown_with_both_values(run, caplog):

@@ -14,7 +14,7 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +25,11 @@ from jax.experimental import multihost_utils
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
-from ttt_jax import errors, hashes, json_file
+from ttt_jax import errors, hashes, json_file, whole
 
 CONFIG = 'config.json'
 DIRECTORY = 'checkpoints'
 DAMAGED = 'damaged'
-_TEMPORARY = '.orbax-checkpoint-tmp'  # in names of folders that orbax takes for unfinished
 _CHUNK_BYTES = 2**26  # of what is saved for others to read in parts
 
 
@@ -38,38 +37,17 @@ class CheckpointError(errors.UserError):
   """There is no checkpoint where one is needed, or it cannot be used."""
 
 
-class _Hashed(ocp.path.atomicity.AtomicRenameTemporaryPath):
-  """A step that is hashed when all of it is written, and only then gets its name.
-
-  In the thread that saves, when all processes have written, orbax's first one renames the
-  temporary folder. Here the new name is a temporary one too: what lies there is hashed and
-  renamed once more. So a step never shows without its hashes, old steps are deleted only
-  behind that, and what is left of a save that was cut off goes at the next start.
-  """
-
-  @classmethod
-  def from_final(cls, final_path, **options):
-    if not final_path.name.isdigit():  # an item of a step
-      return ocp.path.atomicity.AtomicRenameTemporaryPath.from_final(final_path, **options)
-    return super().from_final(final_path.parent / (final_path.name + _TEMPORARY), **options)
-
-  def get_final(self):
-    written = super().get_final()
-    return written.parent / written.name.removesuffix(_TEMPORARY)
-
-  async def finalize(self):
-    await super().finalize()
-    hashes.write(super().get_final())
-    os.rename(super().get_final(), self.get_final())
-
-
-def manager(workdir: str | pathlib.Path, keep: int, every: int = 0) -> ocp.CheckpointManager:
-  """The checkpoints under `workdir`, to write to.
+@contextlib.contextmanager
+def opened(
+  workdir: str | pathlib.Path, keep: int, every: int = 0, patience: float = 1200
+) -> Iterator[ocp.CheckpointManager]:
+  """The checkpoints under `workdir`, to write to; what is under way at the end is waited for.
 
   Args:
     workdir: folder of the run.
     keep: so many of the latest are kept.
     every: steps that are multiples of it are kept too; 0: none.
+    patience: seconds that a save may take.
 
   Raises:
     CheckpointError: the folder cannot be made.
@@ -78,14 +56,24 @@ def manager(workdir: str | pathlib.Path, keep: int, every: int = 0) -> ocp.Check
   kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(every)] if every else [])
   options = ocp.CheckpointManagerOptions(
     preservation_policy=policies.AnyPreservationPolicy(kept),
-    temporary_path_class=_Hashed,
+    temporary_path_class=whole.Step,
     cleanup_tmp_directories=True,
+    async_options=ocp.AsyncOptions(timeout_secs=max(1, int(patience))),
   )
   where = pathlib.Path(workdir, DIRECTORY).absolute()
   try:
-    return ocp.CheckpointManager(where, options=options)
+    checkpoints = ocp.CheckpointManager(where, options=options)
   except OSError as error:
     raise CheckpointError(f'cannot write to {workdir}: {error}') from error
+  try:
+    yield checkpoints
+  except BaseException:
+    try:
+      checkpoints.close()
+    except Exception as error:  # must not hide the first one
+      logging.error('a save that was under way has failed, too: %s', error)
+    raise
+  checkpoints.close()
 
 
 def save(
@@ -94,18 +82,25 @@ def save(
   """Saves a state under `step`, without waiting for the disk.
 
   Args:
-    checkpoints: as `manager` gives it.
+    checkpoints: as `opened` gives it.
     step: steps done.
     params: tree of arrays.
     optimizer: tree of arrays.
     about: JSON values that tell what the parameters are.
+
+  Raises:
+    CheckpointError: there is a later step already.
   """
   items = ocp.args.Composite(
     params=ocp.args.StandardSave(params),
     optimizer=ocp.args.StandardSave(optimizer),
     metadata=ocp.args.JsonSave(about),
   )
-  checkpoints.save(step, args=items)
+  if not checkpoints.save(step, args=items):
+    raise CheckpointError(
+      f'{checkpoints.directory}: step {step} is not saved, since step '
+      f'{checkpoints.latest_step()} is there already: move it away'
+    )
 
 
 def restore(
@@ -114,7 +109,7 @@ def restore(
   """The parameters and the optimizer's state of a step that was found whole.
 
   Args:
-    checkpoints: as `manager` gives it.
+    checkpoints: as `opened` gives it.
     step: as `resuming.newest_whole` gives it.
     params: tree of arrays of the shapes, dtypes and shardings that are wanted.
     optimizer: likewise.
@@ -136,9 +131,19 @@ def restore(
 
 
 def steps(workdir: str | pathlib.Path) -> list[int]:
-  """The steps that are saved, in their order, whether they are whole or damaged."""
+  """The steps that are saved, in their order, whether they are whole or damaged.
+
+  Raises:
+    CheckpointError: it cannot be told now.
+  """
   where = pathlib.Path(workdir, DIRECTORY)
-  return sorted(int(path.name) for path in where.glob('*') if path.name.isdigit())
+  try:
+    names = os.listdir(where)
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    raise CheckpointError(f'{where} cannot be read: {error}') from error
+  return sorted(int(name) for name in names if name.isdigit())
 
 
 def latest(workdir: str | pathlib.Path) -> int:
@@ -211,7 +216,7 @@ def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
     raise _damaged(workdir, saved[-1], wrong)
   for step in gone:
     # By another name first: what is half deleted must not look like a step.
-    partial = folder(workdir, step).with_name(f'{step}{_TEMPORARY}')
+    partial = folder(workdir, step).with_name(f'{step}{whole.TEMPORARY}')
     with contextlib.suppress(FileNotFoundError):  # then the run deletes the rest of it
       folder(workdir, step).rename(partial)
       shutil.rmtree(partial)
@@ -222,7 +227,7 @@ def sweep(workdir: str | pathlib.Path) -> None:
   """Deletes what a save that failed has left; none may be under way in this process."""
   if jax.process_index() != 0:
     return
-  for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{_TEMPORARY}*'):
+  for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{whole.TEMPORARY}*'):
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -373,6 +378,8 @@ def described(workdir: str | pathlib.Path) -> dict:
     CheckpointError: there is no run.
   """
   path = pathlib.Path(workdir, CONFIG)
+  if not path.exists() and (saved := steps(workdir)):
+    path = folder(workdir, saved[-1]) / 'metadata' / 'metadata'  # the same, with each step
   try:
     said = json_file.read(path)
     kinds = {'config': dict, 'vocabulary': str, 'records': list}

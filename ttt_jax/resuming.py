@@ -1,6 +1,5 @@
 """What a run that goes on may find changed: its settings, its folder, and its checkpoints."""
 
-import contextlib
 import json
 import pathlib
 import time
@@ -9,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -52,7 +52,7 @@ def refuse_another(
   for name in allowed:
     if name not in known:
       raise config_lib.ConfigError(f'--allow: no setting {name}{errors.nearest(name, known)}')
-  if not pathlib.Path(workdir, checkpoint.CONFIG).exists():
+  if not pathlib.Path(workdir, checkpoint.CONFIG).exists() and not checkpoint.steps(workdir):
     return
   differ = list(_differences(checkpoint.described(workdir), described))
   refused = [each for each in differ if _matters(workdir, *each) and each[0] not in allowed]
@@ -90,40 +90,6 @@ def _is_to_come(change: Any, done: int) -> bool:
   return isinstance(step, int | float) and step >= done
 
 
-def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
-  """Refuses a folder that is another one on the machine of another process.
-
-  Each process would keep its part of a checkpoint to itself, and no checkpoint could be read.
-
-  Args:
-    workdir: folder of the run, which is made.
-    patience: seconds until what one process writes must be seen by all; file systems of
-      networks take their time.
-
-  Raises:
-    CheckpointError: in all processes, if some do not see what the first one writes.
-  """
-  if jax.process_count() == 1:
-    return
-  token = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31))
-  mark = pathlib.Path(workdir, f'.shared-{token}')
-  if jax.process_index() == 0:
-    with contextlib.suppress(OSError):  # then none will see it
-      mark.parent.mkdir(parents=True, exist_ok=True)
-      mark.touch()
-  end = time.monotonic() + patience
-  while not (found := mark.exists()) and time.monotonic() < end:
-    time.sleep(0.1)
-  blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(found)))
-  if found and jax.process_index() == 0:
-    mark.unlink()
-  if blind.size:
-    raise checkpoint.CheckpointError(
-      f'{workdir} is not one folder for all processes: what process 0 writes to it, '
-      f'processes {blind.tolist()} do not see; mount one storage on every machine'
-    )
-
-
 def newest_whole(workdir: str | pathlib.Path) -> int | None:
   """The latest step that is as it was written, once what is damaged has been set aside.
 
@@ -134,13 +100,25 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
     The step; None if none was ever saved.
 
   Raises:
-    CheckpointError: steps were damaged, now or before, and none is left.
+    CheckpointError: steps were damaged, now or before, and none is left; or the folder of a
+      run has lost that of its checkpoints.
   """
   while True:
     newest = max(checkpoint.steps(workdir), default=-1)
     aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
+    # It was made before the description was written.
+    lost = (
+      pathlib.Path(workdir, checkpoint.CONFIG).exists()
+      and not pathlib.Path(workdir, checkpoint.DIRECTORY).exists()
+    )
     # The first process decides: others may see what it renames later than it does.
-    newest, aside = map(int, multihost_utils.broadcast_one_to_all(np.array([newest, aside])))
+    seen = multihost_utils.broadcast_one_to_all(np.array([newest, aside, lost]))
+    newest, aside, lost = map(int, seen)
+    if newest < 0 and lost and not aside:
+      raise checkpoint.CheckpointError(
+        f'{workdir} is described as a run, but has no folder {checkpoint.DIRECTORY}: bring it '
+        f'back, or delete {checkpoint.CONFIG} to begin anew'
+      )
     if newest < 0 and not aside:
       return None
     if newest < 0:
@@ -152,6 +130,30 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
       return newest
     if jax.process_index() == 0:
       set_aside(workdir, newest)
+
+
+def wait_for(
+  checkpoints: ocp.CheckpointManager, step: int | None, patience: float = 60
+) -> None:
+  """Waits until this process, too, sees `step` as the latest; else it would save by itself.
+
+  Args:
+    checkpoints: as `checkpoint.opened` gives it.
+    step: as `newest_whole` gives it.
+    patience: seconds; file systems of networks take their time.
+
+  Raises:
+    CheckpointError: it sees another one.
+  """
+  end = time.monotonic() + patience
+  while (seen := checkpoints.latest_step()) != step:
+    if time.monotonic() > end:
+      raise checkpoint.CheckpointError(
+        f'{checkpoints.directory}: process {jax.process_index()} sees step {seen} as the '
+        f'latest, but process 0 sees {step}'
+      )
+    time.sleep(0.1)
+    checkpoints.reload()
 
 
 def set_aside(workdir: str | pathlib.Path, step: int) -> pathlib.Path:

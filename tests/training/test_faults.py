@@ -17,8 +17,9 @@ import pytest
 from conftest import TOY_FLAGS, make_config
 
 from data_pipelines.stream import loader, mixture, rows
+from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint, resuming
-from ttt_jax.training import follow, saver, stopping, train
+from ttt_jax.training import follow, saver, stopping, train, watchdog
 
 pytestmark = pytest.mark.usefixtures('quick_to_compile')
 
@@ -198,7 +199,7 @@ def test_only_a_full_disk_is_borne_for_ever(tmp_path, monkeypatch, error, borne)
     raise error
 
   monkeypatch.setattr(checkpoint, 'save', fail)
-  with checkpoint.manager(tmp_path, 2) as checkpoints:
+  with checkpoint.opened(tmp_path, 2) as checkpoints:
     store = saver.Saver(checkpoints, tmp_path, {})
     for step in range(borne):
       store.save(step, [], [])
@@ -210,10 +211,63 @@ def test_only_a_full_disk_is_borne_for_ever(tmp_path, monkeypatch, error, borne)
         store.finish()
 
 
+def test_a_step_is_saved_though_older_ones_cannot_be_deleted(tmp_path, monkeypatch, caplog):
+  params = {'a': jax.numpy.zeros(8)}
+  with checkpoint.opened(tmp_path, 1) as checkpoints:
+    store = saver.Saver(checkpoints, tmp_path, {})
+    store.save(1, params, params)
+    store.finish()
+
+    def fail(*_):
+      raise OSError(errno.ENOTEMPTY, 'Directory not empty')
+
+    monkeypatch.setattr(checkpoints._checkpoint_deleter, 'delete_steps', fail)
+    store.save(2, params, params)
+    store.finish()
+  assert 'step 2 is saved, but older ones could not be deleted' in caplog.text
+  assert checkpoint.steps(tmp_path) == [1, 2] and resuming.newest_whole(tmp_path) == 2
+
+
+def test_a_start_without_room_keeps_the_description_of_the_last_one(
+  toy_data, stopped, monkeypatch, caplog
+):
+  def fail(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  folder, step = stopped
+  monkeypatch.setattr(assets_lib.Assets, 'save', fail)
+  train.train(config_for(toy_data), folder)
+  assert 'ALARM: cannot write to' in caplog.text and resuming.newest_whole(folder) == STEPS
+  with pytest.raises(checkpoint.CheckpointError, match='No space left'):
+    train.train(config_for(toy_data), folder.with_name('new'))
+
+
+HANG = """
+import sys, time
+from conftest import make_config
+from ttt_jax import resuming
+from ttt_jax.training import train
+resuming.newest_whole = lambda workdir: time.sleep(99)
+train.train(make_config(data__directory=sys.argv[1], guard__hang=3.0), sys.argv[2])
+"""
+
+
+def test_a_start_that_hangs_is_ended(toy_data, tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-c', HANG, str(toy_data), str(tmp_path)],
+    cwd=ROOT / 'tests',
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  assert done.returncode == watchdog.CODE and 'in <lambda>' in done.stderr
+
+
 def test_without_room_for_a_checkpoint_none_is_begun(tmp_path, monkeypatch, caplog):
   free = [2**20]
   monkeypatch.setattr(saver.shutil, 'disk_usage', lambda path: Usage(free[0]))
-  with checkpoint.manager(tmp_path, 2) as checkpoints:
+  with checkpoint.opened(tmp_path, 2) as checkpoints:
     store = saver.Saver(checkpoints, tmp_path, {})
     params = {'a': jax.numpy.zeros(2**18)}
     store.save(1, params, params)

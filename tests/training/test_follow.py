@@ -106,7 +106,9 @@ def run(
     **changes,
   )
   events, clock = [], clock_lib.Clock()
-  ends = {*range(every, steps, every), steps} | ({stop + 1} if stop else set())
+  # All know of a wish to stop a step later, or as soon as a step is to be judged.
+  told = stop and (stop if judged and stop % judged == 0 else stop + 1)
+  ends = {*range(every, steps, every), steps} | ({told} if stop else set())
   devices = Devices(ends, events, skipped, stop)
   writer = Writer(events)
 
@@ -122,9 +124,10 @@ def run(
 
   with watchdog.Watchdog(60, 'nowhere') as watch:
     parts = Store(events), clock, follower, tracer, stopping.Notice(60), watch, evaluate
-    last = loop.run(config, devices, current, batches, loop.Attendants(*parts))
+    last, complete = loop.run(config, devices, current, batches, loop.Attendants(*parts))
   follower.close()
-  assert last.step == (stop + 1 if stop else steps)
+  assert last.step == (told or steps)
+  assert complete == (not stop)
   return Outcome(events, writer.reports, clock)
 
 
@@ -188,6 +191,16 @@ def test_what_goes_wrong_on_the_devices_stops_the_run(monkeypatch):
 def test_a_wish_to_stop_is_granted_when_all_know_of_it_and_what_was_done_is_saved():
   events, reports, _ = run(steps=9, every=100, log_every=2, stop=3)
   assert events[-4:] == ['read', 'report 4', 'save 4', 'closed'] and list(reports) == [2, 4]
+
+
+def test_a_wish_to_stop_is_granted_before_an_evaluation_that_is_due():
+  events, _, _ = run(steps=9, every=100, log_every=2, stop=3, judged=3)
+  assert events[-2:] == ['save 3', 'closed'] and 'evaluate 3' not in events
+
+
+def test_a_last_step_that_is_not_judged_is_not_the_end():
+  events, _, _ = run(steps=4, every=100, log_every=2, stop=3, judged=9)
+  assert events[-2:] == ['save 4', 'closed']
 
 
 def test_skipped_steps_are_told_and_are_in_no_mean():

@@ -6,7 +6,8 @@ import pytest
 
 SCRIPT = """
 import sys, jax
-from ttt_jax import checkpoint, config, resuming, sharding
+from ttt_jax import checkpoint, config, sharding
+from ttt_jax.training import place
 port, number, said, *folders = sys.argv[1:]
 sys.stdout = open(said, 'w')  # what Gloo prints goes to the other one
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
@@ -16,7 +17,7 @@ print({device.process_index for device in first.flat})
 print({device.process_index for device in second.flat})
 for folder in folders:
   try:
-    resuming.refuse_unshared(folder, patience=0.2)
+    place.refuse_unshared(folder, patience=0.2)
     print('shared')
   except checkpoint.CheckpointError as error:
     print(error)
@@ -54,5 +55,6 @@ def test_processes_are_slices_and_refuse_a_folder_that_is_not_shared(both, tmp_p
   for (*slices, shared, private, unwritable), folders in zip(said, (first, second)):
     assert slices == ['{0}', '{1}'] and shared == 'shared'
     assert f'{folders[1]} is not one folder' in private and 'processes [1] do not' in private
-    assert 'processes [0, 1] do not see' in unwritable
+    assert f'cannot write to {folders[2]}' in unwritable
+  assert 'Not a directory' in said[0][-1] and 'process 0 tells why' in said[1][-1]
   assert not list(tmp_path.glob('**/.shared-*'))

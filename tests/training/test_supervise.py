@@ -1,5 +1,6 @@
 """Commands that fail, and are started again."""
 
+import errno
 import os
 import pathlib
 import signal
@@ -12,6 +13,7 @@ import pytest
 from conftest import make_config
 from machines import by_linux
 
+from ttt_jax import checkpoint
 from ttt_jax.training import supervise
 
 # A run: its n-th start saves the steps, and ends in the ways, that it was told for it.
@@ -26,9 +28,11 @@ step, end = eval(sys.argv[2])[len(starts.read_text()) - 1]
 print('train:  10%|#  | 1/9', file=sys.stderr)
 if end == 'kill':
   os.kill(os.getpid(), signal.SIGKILL)
-if end in ('wait', 'restore'):
+if end in ('wait', 'restore', 'deaf'):
   if end == 'wait':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  if end == 'deaf':
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
   (folder / 'waits').touch()
   time.sleep(60)
 if end == 'stopped':  # it leaves a process behind that cannot end by itself, with its stderr
@@ -51,8 +55,9 @@ def alive(pid) -> bool:
     return False
 
 
-def run(folder, *starts, failures=3):
-  settings = make_config(guard__failures=failures, guard__backoff=0.001).guard
+def run(folder, *starts, failures=3, **guard):
+  guard = {f'guard__{name}': value for name, value in guard.items()}
+  settings = make_config(guard__failures=failures, guard__backoff=0.001, **guard).guard
   command = [sys.executable, '-S', '-E', '-c', RUN, str(folder), repr(starts)]
   return supervise.supervise(command, str(folder), settings)
 
@@ -100,6 +105,42 @@ def test_sigterm_is_passed_on_and_ends_it(tmp_path, how):
   assert run(tmp_path, (3, how), (9, 0)) == 143
   teller.join()
   assert starts(tmp_path) == 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_run_that_does_not_hear_sigterm_is_killed_when_its_time_is_up(tmp_path, monkeypatch):
+  monkeypatch.setattr(supervise, '_PARTING', 0.1)
+
+  def tell():
+    while not (tmp_path / 'waits').exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  teller = threading.Thread(target=tell)
+  teller.start()
+  assert run(tmp_path, (3, 'deaf'), (9, 0), grace=0.1) == 128 + signal.SIGKILL
+  teller.join()
+
+
+def test_storage_and_a_system_that_fail_for_a_while_are_failures_of_the_run(
+  tmp_path, monkeypatch, caplog
+):
+  start, listed = subprocess.Popen, checkpoint.steps
+  bad = [OSError(errno.EAGAIN, 'too many processes'), None, None]
+
+  def popen(*arguments, **more):
+    if error := bad.pop(0):
+      raise error
+    return start(*arguments, **more)
+
+  def steps(workdir):
+    if len(bad) == 2:
+      raise checkpoint.CheckpointError('stale')
+    return listed(workdir)
+
+  monkeypatch.setattr(subprocess, 'Popen', popen)
+  monkeypatch.setattr(checkpoint, 'steps', steps)
+  assert run(tmp_path, (3, 'kill'), (9, 0)) == 0
+  assert 'too many processes' in caplog.text and 'stale' in caplog.text and not bad
 
 
 @by_linux

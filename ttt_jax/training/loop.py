@@ -18,7 +18,17 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import checkpoint, json_lines, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
-from ttt_jax.training import follow, ledger, metrics, saver, state, stopping, trace, watchdog
+from ttt_jax.training import (
+  follow,
+  ledger,
+  metrics,
+  place,
+  saver,
+  state,
+  stopping,
+  trace,
+  watchdog,
+)
 from ttt_jax.training import program as program_lib
 from ttt_jax.training import step as step_lib
 
@@ -93,59 +103,78 @@ def train(
     allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
-    CheckpointError: `workdir` holds another kind of run, cannot be written, or is not one
-      folder for all processes; or its disk is full at the end.
+    CheckpointError: `workdir` holds another kind of run, cannot be written, is not one folder
+      for all processes, or another run trains there; or its disk is full at the end.
     ConfigError: the mesh does not fit the devices, the model or the batch.
     DivergedError: too many updates had to be skipped.
-    Stopped: SIGTERM came; what was done is saved.
+    Stopped: SIGTERM came; what was done is saved, and there is more to do.
   """
-  clock = clock_lib.Clock()
-  assets = feed.assets
+  clock, assets = clock_lib.Clock(), feed.assets
   about = checkpoint.describe(config, assets.vocabulary.fingerprint, feed.fingerprints)
   resuming.refuse_another(workdir, about, allowed)
-  resuming.refuse_unshared(workdir)
-  mesh = sharding.make_mesh(config.mesh)
-  parts = sharding.shard_of_process(mesh, config.data.batch_size)
-  program = program_lib.assemble(config, assets.vocabulary, mesh)
-  logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
-  done = resuming.newest_whole(workdir)
-  with checkpoint.manager(workdir, config.train.keep, config.train.keep_every) as checkpoints:
+  with contextlib.ExitStack() as stack:
+    hang = config.guard.hang
+    watch = stack.enter_context(watchdog.Watchdog(hang, workdir, jax.process_index()))
+    mesh = sharding.make_mesh(config.mesh)
+    parts = sharding.shard_of_process(mesh, config.data.batch_size)
+    program = program_lib.assemble(config, assets.vocabulary, mesh)
+    logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
+    watch.alive()
+    place.refuse_unshared(workdir)
+    stack.enter_context(place.alone(workdir, config.guard.grace))
+    done = resuming.newest_whole(workdir)
+    watch.alive()
+    kept = config.train.keep, config.train.keep_every
+    checkpoints = stack.enter_context(checkpoint.opened(workdir, *kept, patience=hang))
+    resuming.wait_for(checkpoints, done)
     current = _filled(config, assets, program, mesh, checkpoints, done)
-    checkpoint.claim(workdir, about, assets)
-    size, start = assets.vocabulary.size, int(current.step)
-    stream = _loaded(feed.batches(start, *parts), mesh, config, size)
-    store = saver.Saver(checkpoints, workdir, about)
-    first = jax.process_index() == 0
-    book = ledger.Ledger(workdir, clock, start) if first else None
+    watch.alive()
+    _describe(workdir, about, assets, done)
+    start = int(current.step)
+    stream = _loaded(feed.batches(start, *parts), mesh, config, assets.vocabulary.size)
+    book = ledger.Ledger(workdir, clock, start) if jax.process_index() == 0 else None
     writer = metrics.Writer(workdir, config.train.steps, start, book)
     skipped = functools.partial(_note_skipped, workdir, feed)
-    follower = follow.Follower(clock, writer, config, size, mesh.devices.flat, skipped)
+    size, devices = assets.vocabulary.size, mesh.devices.flat
+    follower = follow.Follower(clock, writer, config, size, devices, skipped)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
+    store = saver.Saver(checkpoints, workdir, about)
 
     def evaluate(number: int, params: Any) -> None:
       if figures := judge(assets, mesh, number, params):
         writer.write(number, figures)
 
-    watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
-    with stopping.Notice(config.guard.grace) as notice, watch:
-      judged = evaluate if judge else None
-      who = Attendants(store, clock, follower, tracer, notice, watch, judged)
-      with contextlib.closing(follower), contextlib.closing(tracer):
-        if judge and _is_owed(config, start, writer):
-          clock.enter('evaluate')
-          evaluate(start, current.params)
-          watch.alive()
-        current = run(config, program.step, current, stream, who)
-      clock.enter('save')
-      store.finish()
+    notice = stack.enter_context(stopping.Notice(config.guard.grace))
+    judged = evaluate if judge else None
+    who = Attendants(store, clock, follower, tracer, notice, watch, judged)
+    with contextlib.closing(follower), contextlib.closing(tracer):
+      if judge and _is_owed(config, start, writer):
+        clock.enter('evaluate')
+        evaluate(start, current.params)
+        watch.alive()
+      current, complete = run(config, program.step, current, stream, who)
+    clock.enter('save')
+    store.finish()
   clock.settle()
   logging.info('where the time went: %s', clock)
   if book:
     book.note(int(current.step))
     logging.info('all starts of this run: %s', ledger.summary(workdir))
-  if current.step < config.train.steps:
+  if not complete:
     raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
   return current
+
+
+def _describe(
+  workdir: str | pathlib.Path, about: dict, assets: assets_lib.Assets, done
+) -> None:
+  """Writes what the folder holds; without room, what the last start wrote stays."""
+  try:
+    checkpoint.claim(workdir, about, assets)
+  except checkpoint.CheckpointError as error:
+    if done is None or not saver.is_full(error):
+      raise
+    logging.error('ALARM: %s; its description stays that of the last start', error)
 
 
 def _is_owed(config: config_lib.Config, start: int, writer: metrics.Writer) -> bool:
@@ -162,7 +191,11 @@ def _note_skipped(
   if jax.process_index() != 0:
     return
   loss = float(results.sums.objective / max(float(results.sums.normalizer), 1))
-  records = feed.records(number - 1)
+  try:
+    records = feed.records(number - 1)
+  except Exception as error:  # whatever it is, a note that lacks names does not end a run
+    logging.error('the records of step %d cannot be told: %s', number, error)
+    records = []
   logging.error(
     'step %d: the update is skipped: loss %.4g, norm of the gradient %.4g; its %d records are '
     'in %s',
@@ -223,8 +256,8 @@ def run(
   current: state.State,
   stream: Iterable[batch_lib.Batch],
   who: Attendants,
-) -> state.State:
-  """Takes a step for each batch, or until it is told to stop, and returns the last state.
+) -> tuple[state.State, bool]:
+  """Takes a step for each batch, or until it is told to stop.
 
   The last state is saved, and so are those between when they are due.
 
@@ -234,6 +267,9 @@ def run(
     current: the state to start from.
     stream: batches on the mesh.
     who: attends to the steps.
+
+  Returns:
+    The last state, and whether all was done that there was to do.
   """
   store, clock, follower, tracer, notice, watch, evaluate = who
   train, every = config.train, config.evaluation.every if evaluate else 0
@@ -249,17 +285,20 @@ def run(
     watch.alive()
     tracer.after(number)
     due = number % train.checkpoint_every == 0 or number == train.steps
+    judged = every > 0 and (number % every == 0 or number == train.steps)
+    if due or judged or follower.stop:
+      # What leads up to a checkpoint is reported before it is kept. And this tells of a wish to
+      # stop, which is granted before an evaluation: that may take longer than there is time.
+      follower.catch_up()
     if due or follower.stop:
-      follower.catch_up()  # so that what leads up to a checkpoint is reported before it is kept
       clock.enter('save')
       store.save(number, current.params, current.optimizer)
       watch.alive()
-    if follower.stop and number < train.steps:
-      break
-    if every and (number % every == 0 or number == train.steps):
-      follower.catch_up()
+    if follower.stop and (judged or number < train.steps):
+      return current, False
+    if judged:
       clock.enter('evaluate')
       evaluate(number, current.params)
       watch.alive()
     clock.enter('data')
-  return current
+  return current, True

@@ -33,7 +33,7 @@ class Saver:
     """Saves nothing yet.
 
     Args:
-      checkpoints: as `checkpoint.manager` gives it.
+      checkpoints: as `checkpoint.opened` gives it.
       workdir: folder of the run.
       about: JSON values that tell what the parameters are.
     """
@@ -86,6 +86,11 @@ class Saver:
   def _failed(self, error: Exception) -> None:
     """Goes on without the step, if that may be; else raises the error again."""
     step, self._under_way = self._under_way, None
+    if step is not None and checkpoint.folder(self._workdir, step).exists():
+      # It has its name, so it is whole: what failed is to delete those that it succeeds.
+      logging.error('step %d is saved, but older ones could not be deleted: %s', step, error)
+      self._missed, self._failures = [], 0
+      return
     self._failures += not is_full(error)
     if jax.process_count() > 1 or self._failures >= _FAILURES:
       raise error
@@ -94,8 +99,12 @@ class Saver:
 
   def _room(self, size: int) -> bool:
     """Whether there is room for so many bytes; the first process looks."""
-    free = shutil.disk_usage(self._workdir).free
-    return bool(multihost_utils.broadcast_one_to_all(np.array(free > 1.05 * size)))
+    try:
+      enough = shutil.disk_usage(self._workdir).free > 1.05 * size
+    except OSError as error:
+      logging.error('the room in %s cannot be told: %s', self._workdir, error)
+      enough = False
+    return bool(multihost_utils.broadcast_one_to_all(np.array(enough)))
 
   def _alarm(self, step: int, why: str) -> None:
     self._missed.append(step)

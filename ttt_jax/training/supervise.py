@@ -18,6 +18,7 @@ from ttt_jax.training import stopping, watchdog
 
 _MOST = 64  # times the first wait that a wait is at most
 _PARTING = 5.0  # seconds in which processes that are left behind may end
+_NOT_STARTED = 126  # as a shell has it
 _TIDIED = 'resource_tracker'  # of multiprocessing
 _MEANS = {stopping.CODE: 'it was told to stop', watchdog.CODE: 'nothing moved any more'}
 
@@ -46,14 +47,14 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
     GivenUp: it failed `settings.failures` times in a row without progress, or for a reason
       that only a user can mend before there was any.
   """
-  runner = _Runner(command)
-  best, failures, moved = max(checkpoint.steps(workdir), default=-1), 0, False
+  runner = _Runner(command, settings.grace + _PARTING)
+  best, failures, moved = _newest(workdir), 0, False
   with runner.forwarding():
     while True:
       code, last = runner.run()
       if code == 0 or runner.told.is_set():
         return code if code >= 0 else 128 - code  # by a signal, before it could handle one
-      step = max(checkpoint.steps(workdir), default=-1)
+      step = _newest(workdir)
       if step > best:
         best, failures, moved = step, 0, True
       failures += 1
@@ -70,6 +71,15 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
         return stopping.CODE
 
 
+def _newest(workdir: str) -> int:
+  """The latest step; -1 if there is none, or storage does not answer."""
+  try:
+    return max(checkpoint.steps(workdir), default=-1)
+  except checkpoint.CheckpointError as error:
+    logging.error('%s', error)
+    return -1
+
+
 def end_with_input() -> None:
   """Makes this process get SIGTERM when its standard input ends."""
 
@@ -84,9 +94,9 @@ def end_with_input() -> None:
 class _Runner:
   """Runs a command again and again, shows what it writes, and passes signals on."""
 
-  def __init__(self, command: Sequence[str]):
+  def __init__(self, command: Sequence[str], grace: float):
     self.told = threading.Event()
-    self._command, self._process = command, None
+    self._command, self._grace, self._process = command, grace, None
 
   @contextlib.contextmanager
   def forwarding(self):
@@ -102,11 +112,14 @@ class _Runner:
   def run(self) -> tuple[int, str]:
     """Runs it once; its exit code, and the last line that it wrote to stderr."""
     pipe = subprocess.PIPE
-    self._process = subprocess.Popen(
-      self._command, stdin=pipe, stderr=pipe, start_new_session=True
-    )
+    try:
+      self._process = subprocess.Popen(
+        self._command, stdin=pipe, stderr=pipe, start_new_session=True
+      )
+    except OSError as error:  # no memory, too many processes: it may pass
+      return _NOT_STARTED, str(error)
     if self.told.is_set():  # while it was started
-      self._process.terminate()
+      self._end()
     tail = []
     copier = threading.Thread(target=_copy, args=(self._process.stderr, tail), daemon=True)
     copier.start()
@@ -118,7 +131,14 @@ class _Runner:
   def _pass_on(self, number, frame) -> None:
     self.told.set()
     if self._process and self._process.poll() is None:
-      self._process.terminate()
+      self._end()
+
+  def _end(self) -> None:
+    """Tells the command to stop; one that cannot even hear it is killed when its time is up."""
+    self._process.terminate()
+    last = threading.Timer(self._grace, self._process.kill)
+    last.daemon = True
+    last.start()
 
 
 def _end(group: int) -> None:

@@ -1,0 +1,124 @@
+"""The folder in which a run trains: one for all of its processes, and for no other run."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import IO
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from ttt_jax import checkpoint
+
+LOCK = '.lock'
+_FREE, _TAKEN = range(2)
+
+
+def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
+  """Refuses a folder that is another one on the machine of another process.
+
+  Each process would keep its part of a checkpoint to itself, and no checkpoint could be read.
+
+  Args:
+    workdir: folder of the run, which is made.
+    patience: seconds until what one process writes must be seen by all; file systems of
+      networks take their time.
+
+  Raises:
+    CheckpointError: in all processes, if the first one cannot write there, or some do not see
+      what it writes.
+  """
+  if jax.process_count() == 1:
+    return
+  token = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31))
+  mark, wrong = pathlib.Path(workdir, f'.shared-{token}'), None
+  if jax.process_index() == 0:
+    try:
+      mark.parent.mkdir(parents=True, exist_ok=True)
+      mark.touch()
+    except OSError as error:
+      wrong = error
+  _refuse_unwritten(workdir, wrong)
+  end = time.monotonic() + patience
+  while not (found := mark.exists()) and time.monotonic() < end:
+    time.sleep(0.1)
+  blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(found)))
+  if found and jax.process_index() == 0:
+    mark.unlink()
+  if blind.size:
+    raise checkpoint.CheckpointError(
+      f'{workdir} is not one folder for all processes: what process 0 writes to it, '
+      f'processes {blind.tolist()} do not see; mount one storage on every machine'
+    )
+
+
+@contextlib.contextmanager
+def alone(workdir: str | pathlib.Path, patience: float) -> Iterator[None]:
+  """Holds a folder, which no other run may train in meanwhile; the first process does, for all.
+
+  It is free again when that process ends, however it does. A run that was told to stop may
+  save still, and its supervisor may be gone: so this waits for its end.
+
+  Args:
+    workdir: folder of the run, which is made.
+    patience: seconds in which another run may end.
+
+  Raises:
+    CheckpointError: in all processes, if another run holds it still, or it cannot be written.
+  """
+  with contextlib.ExitStack() as stack:
+    state, wrong = _FREE, None
+    if jax.process_index() == 0:
+      try:
+        path = pathlib.Path(workdir, LOCK)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = _FREE if _held(stack.enter_context(path.open('a+')), patience) else _TAKEN
+      except OSError as error:
+        wrong = error
+    _refuse_unwritten(workdir, wrong)
+    if int(multihost_utils.broadcast_one_to_all(np.array(state))) == _TAKEN:
+      raise checkpoint.CheckpointError(
+        f'{workdir}: another run trains here (its process and machine stand in '
+        f'{pathlib.Path(workdir, LOCK)}). Stop it, or use another folder'
+      )
+    yield
+
+
+def _refuse_unwritten(workdir: str | pathlib.Path, wrong: OSError | None) -> None:
+  """Tells all processes that the first one could not write."""
+  if multihost_utils.broadcast_one_to_all(np.array(wrong is not None)):
+    reason = wrong or 'process 0 tells why'
+    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {reason}') from wrong
+
+
+def _held(file: IO[str], patience: float) -> bool:
+  """Whether this process holds the file now; waits for another one to let it go."""
+  end, told = time.monotonic() + patience, False
+  while True:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      break
+    except BlockingIOError:
+      if time.monotonic() > end:
+        return False
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+        raise
+      logging.warning('%s cannot be locked (%s): nothing stops a second run', file.name, error)
+      return True
+    if not told:
+      logging.warning('%s: another run holds it; up to %g s for its end', file.name, patience)
+    told = True
+    time.sleep(0.2)
+  with contextlib.suppress(OSError):  # a full disk: it is held all the same
+    file.truncate(0)
+    file.write(f'{os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+  return True
