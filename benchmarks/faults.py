@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import record
-from supervised import Lost, Missed, Run, send
+from supervised import PATIENCE, Lost, Missed, Run, send
 
 from ttt_jax import checkpoint
 
@@ -54,11 +54,18 @@ SETTINGS = {
 
 
 def _after(run: Run, seconds: float, look: Callable[[], list]) -> list:
-  """What `look` finds after so many seconds, or as soon as there is something."""
-  end = time.monotonic() + seconds
-  while not (found := look()) or time.monotonic() < end:
+  """What `look` finds after so many seconds, or as soon as there is something.
+
+  Raises:
+    Missed: the run has ended before.
+    Lost: it has not, and nothing is found for longer than a run may take.
+  """
+  start = time.monotonic()
+  while not (found := look()) or time.monotonic() < start + seconds:
     if run.over:
       raise Missed('the run had ended')
+    if time.monotonic() > start + seconds + PATIENCE:
+      raise Lost('no end')
     time.sleep(0.02)
   return found
 
@@ -300,12 +307,13 @@ def _compare(folder: pathlib.Path, wanted, steps: int, tolerance: float) -> None
     raise Lost(str(error)) from error
   if last != steps:
     raise Lost(f'ended at step {last}')
-  far = [
-    np.abs(np.asarray(a) - np.asarray(b)).max()
-    for a, b in zip(*map(jax.tree.leaves, (got, wanted)))
-  ]
-  if not max(far) <= tolerance:
-    raise Lost(f'other parameters, by {max(far)}')
+  try:
+    pairs = zip(*map(jax.tree.leaves, (got, wanted)), strict=True)
+    far = np.max([np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in pairs])
+  except ValueError as error:
+    raise Lost(f'parameters of another kind: {error}') from error
+  if not far <= tolerance:  # as no NaN is
+    raise Lost(f'other parameters, by {far}')
 
 
 def undisturbed(flags, home: pathlib.Path):

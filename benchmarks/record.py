@@ -1,13 +1,13 @@
 """What benchmarks share: their flags, what they ran on, and the file that keeps the numbers."""
 
 import argparse
-import json
 import os
-import pathlib
 import platform
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
+
+from ttt_jax import json_file
 
 
 def parser(about: str, quick: str) -> argparse.ArgumentParser:
@@ -44,6 +44,6 @@ def begin(formula: str, libraries: Sequence[str], **more: Any) -> dict[str, Any]
 
 
 def save(results: dict[str, Any], path: str | None) -> None:
-  """Writes `results` to `path`, if there is one."""
+  """Writes `results` to `path`, if there is one; the file is whole at any time."""
   if path:
-    pathlib.Path(path).write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+    json_file.write(path, results)

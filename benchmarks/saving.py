@@ -9,8 +9,10 @@ interval at which that is 2 % follows. Times of hashing and of verifying are tho
 process, with the files in the page cache.
 """
 
+import math
 import pathlib
 import tempfile
+import threading
 import time
 
 import jax
@@ -25,7 +27,8 @@ from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.training import program, saver, state
 
 FORMULA = """cost of a save = seconds of N steps with one save - seconds of N steps, medians
-blocked = seconds in which the host waits at a save; behind = until the files have their name
+blocked = seconds in which the host waits at a save; behind = from its beginning until the files
+have their name; beside = from its beginning to the end of the steps beside it
 interval for 2 % = cost / 0.02 seconds"""
 
 
@@ -80,9 +83,27 @@ def batch(config: config_lib.Config) -> batch_lib.Batch:
   return batch_lib.Batch(*fields, normalizer=np.full(shape[0], shape[1], np.float32))
 
 
-def run(step, current, placed, steps: int, store: saver.Saver | None):
-  """Seconds of some steps, blocked and behind, and the last state."""
-  blocked = behind = 0.0
+class Named(threading.Thread):
+  """Waits until a step has its name, while others work.
+
+  Attributes:
+    when: it had it.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Begins to wait for `path`."""
+    super().__init__(daemon=True)
+    self._path, self.when = path, math.nan
+    self.start()
+
+  def run(self) -> None:
+    while not self._path.exists():
+      time.sleep(0.005)
+    self.when = time.perf_counter()
+
+
+def run(step, current, placed, steps: int, store: saver.Saver | None, folder: str = ''):
+  """Seconds of some steps, with `store` blocked, behind and beside too; and the last state."""
   jax.block_until_ready(current)
   begin = time.perf_counter()
   for number in range(steps):
@@ -90,14 +111,17 @@ def run(step, current, placed, steps: int, store: saver.Saver | None):
     jax.block_until_ready(results)
     if store and number == 1:
       jax.block_until_ready(current)
+      named = Named(checkpoint.folder(folder, int(current.step)))
       start = time.perf_counter()
       store.save(int(current.step), current.params, current.optimizer)
       blocked = time.perf_counter() - start
-  seconds = time.perf_counter() - begin
+  end = time.perf_counter()
+  took = {'seconds': end - begin}
   if store:
     store.finish()
-    behind = time.perf_counter() - start
-  return seconds, blocked, behind, current
+    named.join()
+    took |= {'blocked': blocked, 'behind': named.when - start, 'beside': end - start}
+  return took, current
 
 
 def main():
@@ -113,15 +137,16 @@ def main():
   placed = sharding.put_batch(batch(config), mesh, config.data.batch_size)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves((current.params, current.optimizer)))
   *_, current = run(made.step, current, placed, 2, None)  # compiles
-  times = {'alone': [], 'saving': [], 'blocked': [], 'behind': []}
+  times = {'alone': [], 'saving': [], 'blocked': [], 'behind': [], 'beside': []}
   with tempfile.TemporaryDirectory() as folder:
     with checkpoint.opened(folder, 2) as checkpoints:
       store = saver.Saver(checkpoints, folder, {})
       for _ in range(rounds + 1):  # the first save of a process makes threads and folders
-        seconds, _, _, current = run(made.step, current, placed, steps, None)
-        times['alone'].append(seconds)
-        seconds, blocked, behind, current = run(made.step, current, placed, steps, store)
-        for name, value in (('saving', seconds), ('blocked', blocked), ('behind', behind)):
+        took, current = run(made.step, current, placed, steps, None)
+        times['alone'].append(took['seconds'])
+        took, current = run(made.step, current, placed, steps, store, folder)
+        times['saving'].append(took.pop('seconds'))
+        for name, value in took.items():
           times[name].append(value)
     saved = checkpoint.folder(folder, checkpoint.latest(folder))
     start = time.perf_counter()
@@ -140,7 +165,7 @@ def main():
   for name, value in results.items():
     if isinstance(value, float):
       print(f'{name:>24} {value:10.3f}')
-  if middle['behind'] > middle['saving'] * (steps - 2) / steps:  # it begins behind the second
+  if middle['behind'] > middle['beside']:
     print('a save has outlasted the steps beside it, and cost is too low: give more --steps')
   record.save(results, flags.json)
 

@@ -38,8 +38,11 @@ def cached(
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that processes that share the folder see all or nothing.
     partial = path.with_name(f'{path.stem}.{uuid.uuid4().hex}.partial.npz')
-    np.savez(partial, **arrays)
-    partial.replace(path)
+    try:
+      np.savez(partial, **arrays)
+      partial.replace(path)
+    finally:
+      partial.unlink(missing_ok=True)
   except OSError as error:
     logging.warning('cannot keep %s: %s', path, error)
   return arrays

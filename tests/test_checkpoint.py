@@ -7,13 +7,16 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttt_jax import checkpoint, hashes, resuming
+from ttt_jax import checkpoint, hashes, json_file, resuming
 from ttt_jax.cli import checkpoint as tool
 
 
@@ -132,26 +135,90 @@ def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '8', '9']
 
 
-@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
-def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
-  run, monkeypatch, code, damaged
-):
+def _content(fail, patch):
   digest = hashlib.file_digest
 
   def read(file, kind):
-    if '2/metadata/metadata' in file.name:
-      raise OSError(code, os.strerror(code))
+    fail(file.name, '2/metadata/metadata')
     return digest(file, kind)
 
-  monkeypatch.setattr(hashlib, 'file_digest', read)
+  patch.setattr(hashlib, 'file_digest', read)
+
+
+def _attribute(owner, name, path):
+  def break_it(fail, patch):
+    original = getattr(owner, name)
+
+    def do(where, *args, **kwargs):
+      fail(where, path)
+      return original(where, *args, **kwargs)
+
+    patch.setattr(owner, name, do)
+
+  return break_it
+
+
+UNREAD = {
+  'content': _content,
+  'size': _attribute(os, 'lstat', '2/metadata/metadata'),
+  'folder': _attribute(os, 'scandir', '2/metadata'),
+  'hashes': _attribute(json_file, 'read', f'2/{hashes.FILE}'),
+}
+
+
+@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
+@pytest.mark.parametrize('what', UNREAD)
+def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
+  run, monkeypatch, what, code, damaged
+):
+  def fail(path, where):
+    if str(path).endswith(where):
+      raise OSError(code, os.strerror(code))
+
+  UNREAD[what](fail, monkeypatch)
   if damaged:
     assert resuming.newest_whole(run) == 1
   else:
     with pytest.raises(OSError, match=os.strerror(code)):
       resuming.newest_whole(run)
     assert checkpoint.steps(run) == [1, 2]
-  with pytest.raises(OSError, match=os.strerror(code) if not damaged else 'just written'):
-    hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
+  if what != 'hashes':
+    with pytest.raises(OSError, match=f'{os.strerror(code)}|just written'):
+      hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
+
+
+def test_what_is_no_file_does_not_belong_to_a_step(run, tmp_path):
+  step, outside = checkpoint.folder(run, 2), tmp_path / 'outside'
+  shutil.copytree(step, outside)
+  for name in ('metadata/metadata', hashes.FILE):  # the same content, and not its own
+    shutil.copytree(step, run / 'copy')
+    (run / 'copy' / name).unlink()
+    (run / 'copy' / name).symlink_to(outside / name)
+    (wrong,) = hashes.damage(run / 'copy')
+    assert name in wrong and ('belong' in wrong or 'is no file' in wrong)
+    shutil.rmtree(run / 'copy')
+  shutil.copytree(step, run / 'copy')
+  shutil.rmtree(run / 'copy' / 'params')
+  (run / 'copy' / 'params').symlink_to(outside / 'params')
+  assert 'params does not belong to it' in hashes.damage(run / 'copy')
+  assert 'is missing' in hashes.damage(run / 'copy', 'params')[0]
+  with pytest.raises(OSError, match='neither a file nor a folder: .*params'):
+    hashes.write(run / 'copy')
+
+
+def test_a_pipe_is_never_waited_for(run):
+  step = checkpoint.folder(run, 2)
+  about = json_file.read(step / hashes.FILE)
+  about['files']['pipe'] = [0, hashlib.sha256().hexdigest()]
+  json_file.write(step / hashes.FILE, about)
+  os.mkfifo(step / 'pipe')
+  other = threading.Thread(target=lambda: os.close(os.open(step / 'pipe', os.O_WRONLY)))
+  other.start()  # waits for somebody who opens the pipe, and lets them read nothing
+  try:
+    assert hashes.damage(step) == ['pipe does not belong to it']
+  finally:
+    os.close(os.open(step / 'pipe', os.O_RDONLY | os.O_NONBLOCK))
+    other.join()
 
 
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(run):
@@ -241,6 +308,32 @@ def test_pruning_keeps_the_same_and_never_for_a_damaged_step(tmp_path):
   assert resuming.newest_whole(tmp_path) == 6
   assert checkpoint.prune(tmp_path, 2, 3) == [1, 2, 4]
   assert checkpoint.steps(tmp_path) == [3, 5, 6] and checkpoint.prune(tmp_path, 2, 3) == []
+
+
+def test_pruning_goes_on_where_a_run_deletes_meanwhile(run, monkeypatch):
+  for step in (3, 4):
+    shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, step))
+  remove, listed = shutil.rmtree, checkpoint.steps(run)
+
+  def late(path, *args, **kwargs):
+    if path.name.startswith('1.'):
+      remove(path)
+    remove(path, *args, **kwargs)
+
+  monkeypatch.setattr(checkpoint, 'steps', lambda _: listed)
+  remove(checkpoint.folder(run, 2))
+  monkeypatch.setattr(shutil, 'rmtree', late)
+  checkpoint.prune(run, 1)
+  assert os.listdir(run / checkpoint.DIRECTORY) == ['4']
+
+
+def test_pruning_starts_no_backend_that_a_run_may_have_for_itself(run):
+  command = [sys.executable, '-m', 'ttt_jax.cli.checkpoint', 'prune', f'--workdir={run}']
+  environment = os.environ | {'JAX_PLATFORMS': 'none_such'}
+  done = subprocess.run(
+    [*command, '--keep=1'], env=environment, capture_output=True, text=True, check=True
+  )
+  assert done.stdout == 'deleted: 1\n' and checkpoint.steps(run) == [2]
 
 
 def test_the_tool_takes_no_step_for_damaged_that_a_run_deletes_meanwhile(

@@ -177,11 +177,15 @@ def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
   """
   step = latest(workdir)
   if wrong := damage(workdir, step, below):
-    raise CheckpointError(
-      f'{folder(workdir, step)} is damaged: {"; ".join(wrong[:3])}. '
-      f'`ttt-checkpoint verify --workdir={workdir}` tells which steps are whole; training '
-      'goes on from the latest of them, and sets aside those behind it'
-    )
+    raise _damaged(workdir, step, wrong)
+
+
+def _damaged(workdir: str | pathlib.Path, step: int, wrong: list[str]) -> CheckpointError:
+  return CheckpointError(
+    f'{folder(workdir, step)} is damaged: {"; ".join(wrong[:3])}. '
+    f'`ttt-checkpoint verify --workdir={workdir}` tells which steps are whole; training '
+    'goes on from the latest of them, and sets aside those behind it'
+  )
 
 
 def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> list[str]:
@@ -200,18 +204,22 @@ def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> list[str]
 def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
   """Deletes steps, but for the latest `keep` and the multiples of `every`; which it deleted.
 
+  It may be called beside a run that goes on: it asks JAX for no device, which that run may
+  have for itself, and does not mind what the run deletes meanwhile.
+
   Raises:
     CheckpointError: the latest step, for which others would go, is damaged.
   """
   saved = steps(workdir)
   gone = [step for step in saved[:-keep] if not every or step % every]
-  if gone:
-    refuse_damaged(workdir)
+  if gone and (wrong := hashes.damage(folder(workdir, saved[-1]))):
+    raise _damaged(workdir, saved[-1], wrong)
   for step in gone:
     # By another name first: what is half deleted must not look like a step.
     partial = folder(workdir, step).with_name(f'{step}{whole.TEMPORARY}')
-    folder(workdir, step).rename(partial)
-    shutil.rmtree(partial)
+    with contextlib.suppress(FileNotFoundError):  # then the run deletes the rest of it
+      folder(workdir, step).rename(partial)
+      shutil.rmtree(partial)
   return gone
 
 

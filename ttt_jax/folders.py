@@ -4,7 +4,10 @@ import contextlib
 import pathlib
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
+
+from absl import logging
 
 from ttt_jax import errors
 
@@ -45,10 +48,28 @@ def refuse_used(out: pathlib.Path, replaces: str | None = None) -> None:
 
 
 def become(staging: pathlib.Path, out: pathlib.Path) -> None:
-  """Puts the whole folder `staging` in the place of `out`."""
-  if out.exists():
-    shutil.rmtree(out)
-  staging.rename(out)
+  """Puts the whole folder `staging` in the place of `out`, both on one file system.
+
+  What is there now is moved aside and deleted last, so that a whole one is there at any time:
+  by another name for a moment, and for good only if the process is killed at that moment.
+
+  Raises:
+    OSError: it cannot be put there; `out` is what it was.
+  """
+  if not out.exists():
+    staging.rename(out)
+    return
+  aside = out.with_name(f'{out.name}.replaced.{uuid.uuid4().hex[:8]}')
+  out.rename(aside)
+  try:
+    staging.rename(out)
+  except BaseException:
+    aside.rename(out)
+    raise
+  try:
+    shutil.rmtree(aside)
+  except OSError as error:
+    logging.warning('%s is replaced, but what it was is left in %s: %s', out, aside, error)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ import errno
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection
 from concurrent import futures
 
 from ttt_jax import json_file
@@ -12,16 +13,20 @@ from ttt_jax import json_file
 FILE = 'hashes.json'
 _KIND = 'sha256'
 _THREADS = 4  # hashing lets other threads run
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO)  # no later look will find it
 
 
 def write(folder: str | os.PathLike) -> None:
   """Hashes every file below `folder` and writes what was found into it, safe on the disk.
 
   Raises:
-    OSError: a file cannot be read, or the hashes cannot be written.
+    OSError: a file cannot be read or is none (a link, say), or the hashes cannot be written.
   """
   folder = pathlib.Path(folder)
-  files = _hashes(folder, sorted(_files(folder)))
+  sizes = _sizes(folder)
+  if strange := [name for name, size in sizes.items() if size is None]:
+    raise OSError(errno.EINVAL, 'neither a file nor a folder', str(folder / strange[0]))
+  files = _hashes(folder, sorted(sizes))
   if None in files.values():
     raise OSError(errno.EIO, 'what was just written cannot be read', str(folder))
   json_file.write(folder / FILE, {'kind': _KIND, 'files': files})
@@ -32,7 +37,8 @@ def damage(
 ) -> list[str]:
   """What is wrong with `folder`, one line for each file; nothing if it is as it was written.
 
-  Files whose name begins with a dot, such as network file systems leave, do not count.
+  Files whose name begins with a dot, such as network file systems leave, do not count. Links,
+  pipes and the like never belong to it, and are not opened.
 
   Args:
     folder: to which `write` was applied.
@@ -46,23 +52,25 @@ def damage(
   folder = pathlib.Path(folder)
   try:
     known = _known(folder)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return [f'{FILE} is missing: it was never finished, or is a part of a copy']
   except (OSError, ValueError, KeyError, TypeError) as error:
+    if isinstance(error, OSError) and error.errno not in _GONE:
+      raise
     return [f'{FILE} cannot be read: {error}']
-  here = set(_files(folder))
+  here = _sizes(folder, _GONE)
   names = sorted(name for name in known.keys() | here if not below or _lies(name, below))
   if not names:
     return [f'{below} is missing']
   names = names[part::parts]
   # Names are only ever compared with those that are there: what hashes.json says opens no file.
   wrong = {name: 'is missing' for name in names if name not in here}
-  wrong |= {name: 'does not belong to it' for name in names if name not in known}
+  strange = [name for name in names if name not in known or here.get(name, 0) is None]
+  wrong |= {name: 'does not belong to it' for name in strange}
   left = [name for name in names if name not in wrong]
-  sizes = {name: os.path.getsize(folder / name) for name in left}
   for name in left:
-    if sizes[name] != known[name][0]:
-      wrong[name] = f'has {sizes[name]} bytes, and had {known[name][0]}'
+    if here[name] != known[name][0]:
+      wrong[name] = f'has {here[name]} bytes, and had {known[name][0]}'
   found = _hashes(folder, [name for name in left if name not in wrong])
   wrong |= {name: 'has changed' for name, value in found.items() if value != known[name]}
   wrong |= {name: 'cannot be read' for name, value in found.items() if value is None}
@@ -71,6 +79,8 @@ def damage(
 
 def _known(folder: pathlib.Path) -> dict[str, list]:
   """Size and hash of each file, as `write` found them."""
+  if not stat.S_ISREG(os.lstat(folder / FILE).st_mode):
+    raise ValueError('it is no file')
   content = json_file.read(folder / FILE)
   if content['kind'] != _KIND:
     raise ValueError(f'hashes of kind {content["kind"]!r}, not {_KIND!r}')
@@ -85,13 +95,36 @@ def _known(folder: pathlib.Path) -> dict[str, list]:
   return files
 
 
-def _files(folder: pathlib.Path) -> Iterator[str]:
-  """Names of all files that count, relative to `folder`."""
-  for where, _, names in os.walk(folder):
-    for name in names:
-      relative = pathlib.Path(where, name).relative_to(folder).as_posix()
-      if not name.startswith('.') and relative != FILE:
-        yield relative
+def _sizes(folder: pathlib.Path, missing: Collection[int] = ()) -> dict[str, int | None]:
+  """Bytes of each file that counts, by its name relative to `folder`; None if it is no file.
+
+  Args:
+    folder: where to look.
+    missing: codes of errors at which something is taken to be missing.
+
+  Raises:
+    OSError: a folder or a file cannot be looked at, for another reason.
+  """
+
+  def fail(error: OSError) -> None:
+    if error.errno not in missing:
+      raise error
+
+  sizes = {}
+  for where, folders, files in os.walk(folder, onerror=fail):
+    for name in folders + files:
+      path = pathlib.Path(where, name)
+      relative = path.relative_to(folder).as_posix()
+      if name.startswith('.') or relative == FILE:
+        continue
+      try:
+        found = os.lstat(path)
+      except OSError as error:
+        fail(error)
+        continue
+      if not stat.S_ISDIR(found.st_mode):
+        sizes[relative] = found.st_size if stat.S_ISREG(found.st_mode) else None
+  return sizes
 
 
 def _lies(name: str, below: str) -> bool:

@@ -249,6 +249,34 @@ time.sleep(2)
   assert done.returncode == -signal.SIGTERM
 
 
+def test_what_is_supervised_has_the_same_flags_and_supervises_nothing():
+  script = """
+import sys
+from absl import flags
+from ttt_jax.cli import train
+from ttt_jax.training import supervise
+
+def parse(words):
+  flags.FLAGS.unparse_flags()
+  flags.FLAGS(['x', *words])
+  return [flags.FLAGS[name].value for name in ('workdir', 'supervise', 'supervised')]
+
+def start(command, workdir, guard):
+  assert command[:3] == [sys.executable, '-m', 'ttt_jax.cli.train']
+  print(workdir, *parse(command[3:]))
+
+supervise.supervise = start
+for flag in sys.argv[1:]:
+  sys.argv[1:] = ['--config=configs/tiny.py', flag, '--workdir', 'supervise']
+  parse(sys.argv[1:])
+  train._supervise()
+"""
+  spelled = ['--supervise', '-supervise', '--supervise=true']
+  command = [sys.executable, '-c', script, *spelled]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout.splitlines() == ['supervise supervise False True'] * 3
+
+
 def test_a_run_goes_to_hugging_face_and_back_and_on(folder, tmp_path):
   run, theirs, again = folder / 'run', tmp_path / 'theirs', tmp_path / 'again'
   for arguments in (

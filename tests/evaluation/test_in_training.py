@@ -10,7 +10,7 @@ import pytest
 from conftest import make_config
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ttt_jax import checkpoint, json_file
+from ttt_jax import checkpoint, json_file, json_lines
 from ttt_jax.evaluation import evaluate, in_training, offline, suite, suite_file
 from ttt_jax.sampling import decoder
 from ttt_jax.training import train
@@ -121,18 +121,47 @@ def test_nothing_is_compiled_twice_and_no_parameters_are_kept(trained):
   assert judge._candidate.params is None and made._passes._params == {}
 
 
-def test_a_full_disk_loses_an_evaluation_and_not_the_run(trained, monkeypatch, caplog):
+@pytest.mark.parametrize('processes', [1, 2])
+@pytest.mark.parametrize(
+  'owner,name', [(json_lines, 'append'), (json_file, 'write')], ids=['answers', 'results']
+)
+def test_a_full_disk_loses_an_evaluation_and_not_the_run_unless_others_wait(
+  trained, tmp_path, monkeypatch, caplog, owner, name, processes
+):
   folder, judge = trained
   made = judge._candidate
 
   def full(*_, **__):
+    monkeypatch.setattr(jax, 'process_count', lambda: processes)
     raise OSError(errno.ENOSPC, 'full')
 
-  monkeypatch.setattr(json_file, 'write', full)
-  params = checkpoint.restore_params(folder / 'run')  # of which all answers are kept
+  monkeypatch.setattr(owner, name, full)
+  if owner is json_lines:  # nothing is kept yet
+    monkeypatch.setattr(judge._evaluation, '_kept', tmp_path)
+  params = checkpoint.restore_params(folder / 'run')
   params = jax.device_put(params, NamedSharding(made._mesh, PartitionSpec()))
+  if owner is json_lines and processes == 2:
+    with pytest.raises(OSError, match='full'):
+      judge(made.assets, made._mesh, 3, params)
+    return
   assert judge(made.assets, made._mesh, 3, params) == {} and made.params is None
   assert 'ALARM: the evaluation at step 3 is lost' in caplog.text
+
+
+def test_an_evaluation_that_cannot_be_written_for_another_reason_ends_the_run(
+  trained, monkeypatch
+):
+  folder, judge = trained
+
+  def fail(*_, **__):
+    raise OSError(errno.EIO, 'broken')
+
+  monkeypatch.setattr(json_file, 'write', fail)
+  made = judge._candidate
+  params = checkpoint.restore_params(folder / 'run')
+  params = jax.device_put(params, NamedSharding(made._mesh, PartitionSpec()))
+  with pytest.raises(OSError, match='broken'):
+    judge(made.assets, made._mesh, 3, params)
 
 
 def test_without_the_settings_nothing_is_judged(toy_data, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -47,3 +48,19 @@ def test_who_does_not_write_reads_and_remembers(tmp_path):
   assert 'a' in other and 'b' in other and 'b' not in made(tmp_path)
   made(tmp_path / 'none', writes=False)['a'] = 1
   assert not (tmp_path / 'none').exists()
+
+
+def test_a_full_disk_spoils_no_line(tmp_path):
+  first = made(tmp_path)
+  first['a'] = 1
+  (path,) = tmp_path.iterdir()
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, hard))
+  try:
+    with pytest.raises(OSError, match='No space left'):
+      first['b'] = 'too long'
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  first['c'] = 3
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  assert lines == [{'step': 1}, ['a', 1], ['c', 3]]

@@ -72,8 +72,8 @@ def _join() -> None:
 def _supervise() -> int:
   """Trains in processes that are started again; the exit code."""
   config = settings.checked(_CONFIG.value)  # what is wrong here, no new start mends
-  same = [word for word in sys.argv[1:] if word.lstrip('-') != 'supervise']
-  command = [sys.executable, '-m', 'ttt_jax.cli.train', *same, '--nosupervise', '--supervised']
+  own = ('--nosupervise', '--supervised')  # the last word counts, however it was said before
+  command = [sys.executable, '-m', 'ttt_jax.cli.train', *sys.argv[1:], *own]
   try:
     return supervise.supervise(command, _WORKDIR.value, config.guard)
   except supervise.GivenUp as error:

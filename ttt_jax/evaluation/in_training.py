@@ -71,18 +71,28 @@ class _InTraining:
       )
     try:
       judged = self._evaluation.judge([lambda: self._candidate], versions=report.versions())
-      if not judged:
-        return {}
-      json_file.write(self._folder / f'step-{step}.json', judged.results)
     except OSError as error:
       self._candidate.release()
-      if jax.process_count() > 1 or not saver.is_full(error):
+      if jax.process_count() > 1:
         raise  # others would wait for this process
-      logging.error('ALARM: the evaluation at step %d is lost: %s', step, error)
+      return _lost(step, error)
+    if not judged:
       return {}
+    try:  # behind all that processes do together
+      json_file.write(self._folder / f'step-{step}.json', judged.results)
+    except OSError as error:
+      return _lost(step, error)
     if wrong := evaluate.too_many_failed(judged):
       logging.error('evaluation at step %d: %s', step, wrong)
     return figures(judged.results)
+
+
+def _lost(step: int, error: OSError) -> dict[str, float]:
+  """No figures, where there was no room for them; else raises the error again."""
+  if not saver.is_full(error):
+    raise error
+  logging.error('ALARM: the evaluation at step %d is lost: %s', step, error)
+  return {}
 
 
 def figures(results: dict[str, Any]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import logging
 
-from ttt_jax import json_file
+from ttt_jax import json_file, json_lines
 
 
 class Log:
@@ -39,7 +39,7 @@ class Log:
         logging.warning('%s:%d is damaged (%s): it is made again', self._path, number, error)
     if not whole and writes:
       folder.mkdir(parents=True, exist_ok=True)
-      self._append(about)
+      json_lines.append(self._path, about)
 
   def _whole(self) -> bytes:
     """The whole lines; one that was cut off is cut from the file."""
@@ -60,8 +60,4 @@ class Log:
     """Keeps a result, JSON values."""
     self._known[name] = result
     if self._writes:
-      self._append([name, result])
-
-  def _append(self, values: Any) -> None:
-    with self._path.open('a', encoding='utf-8') as file:
-      file.write(json.dumps(values) + '\n')
+      json_lines.append(self._path, [name, result])

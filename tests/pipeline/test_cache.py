@@ -1,0 +1,31 @@
+"""Arrays that are kept, and disks that are full."""
+
+import errno
+import os
+
+import numpy as np
+
+from data_pipelines import cache
+
+
+def test_what_is_kept_is_not_made_again(tmp_path):
+  made = []
+
+  def make():
+    made.append(1)
+    return {'a': np.arange(3)}
+
+  for depends in (['x'], ['x'], ['y']):
+    np.testing.assert_array_equal(cache.cached(tmp_path, 'n', depends, make)['a'], range(3))
+  assert len(made) == 2
+
+
+def test_a_full_disk_keeps_nothing_of_it(tmp_path, monkeypatch, caplog):
+  def fill(path, **_):
+    path.write_bytes(b'a part')
+    raise OSError(errno.ENOSPC, 'full')
+
+  monkeypatch.setattr(np, 'savez', fill)
+  found = cache.cached(tmp_path, 'n', [], lambda: {'a': np.arange(3)})
+  np.testing.assert_array_equal(found['a'], range(3))
+  assert os.listdir(tmp_path / 'cache') == [] and 'cannot keep' in caplog.text
