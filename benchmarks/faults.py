@@ -143,7 +143,7 @@ def _flip(path: pathlib.Path, rng: random.Random) -> None:
 
 
 def _full(run: Run, seconds: float, rng: random.Random) -> None:
-  """The disk is full for a while once a step is saved; a start without room is refused."""
+  """The disk is full for a while once a step is saved."""
   subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64m', 'none', run.folder], check=True)
   try:
     run.start_all()

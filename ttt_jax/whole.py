@@ -46,7 +46,11 @@ def _settle(folder: str | os.PathLike) -> None:
   Raises:
     OSError: the disk does not keep one of them.
   """
-  for where, _, names in os.walk(folder):
+
+  def fail(error: OSError):
+    raise error
+
+  for where, _, names in os.walk(folder, onerror=fail):
     for name in names:
       file = os.open(pathlib.Path(where, name), os.O_RDONLY)
       try:
