@@ -29,7 +29,8 @@ from ttt_jax.training import step
 
 FORMULA = """spread = standard deviation of the loss / its mean, over draws
 noise = trace of the covariance of the gradient / square of its mean's length,
-        the latter as the mean product of the gradients of two different draws
+        the latter as the mean product of the gradients of two different draws;
+        +- its standard error, by leaving out one draw at a time
 work = positions of the rows, paddings left out, beside one stream's
 noise * work = what it takes to have equal noise: the lower the better"""
 _GOLDEN = (5**0.5 - 1) / 2
@@ -134,7 +135,7 @@ def measure(session, documents, name: str, draws: int) -> dict[str, float]:
 
     return jax.value_and_grad(of)(params)
 
-  losses, total, squares, most = [], 0.0, [], 0
+  losses, gradients, most = [], [], 0
   for number in range(draws):
     rng = np.random.default_rng([number, 7])
     times = (rng.random() + np.arange(len(documents)) * _GOLDEN) % 1
@@ -145,17 +146,25 @@ def measure(session, documents, name: str, draws: int) -> dict[str, float]:
     length = 512
     most = most or -(-size // length) + 4
     loss, gradient = differentiate(flat, packed(made, objective, most, length))
-    gradient = np.asarray(gradient, np.float64)
     losses.append(float(loss))
-    squares.append(gradient @ gradient)
-    total = total + gradient
-  mean_square = (total @ total - sum(squares)) / (draws * (draws - 1))
+    gradients.append(np.asarray(gradient))
+  products = np.array([[np.dot(a, b) for a in gradients] for b in gradients], np.float64)
+  without = [np.delete(np.delete(products, i, 0), i, 1) for i in range(draws)]
+  spared = np.array([noise(rest) for rest in without])
   return {
     'loss': float(np.mean(losses)),
     'spread': float(np.std(losses, ddof=1) / np.mean(losses)),
-    'noise': float((np.mean(squares) - mean_square) / mean_square),
+    'noise': noise(products),
+    'error': float(np.sqrt((draws - 1) * np.mean((spared - spared.mean()) ** 2))),
     'positions': size,
   }
+
+
+def noise(products: np.ndarray) -> float:
+  """Of gradients, from the products [N, N] of any two."""
+  count, trace = len(products), np.trace(products)
+  mean_square = (products.sum() - trace) / (count * (count - 1))
+  return float((trace / count - mean_square) / mean_square)
 
 
 def main():
@@ -168,12 +177,14 @@ def main():
   documents = [source.documents[int(i)] for i in rng.permutation(len(source))]
   documents = [d for d in documents if d.responses.any()][:count]
   results = record.begin(FORMULA, _LIBRARIES, records=count, draws=draws, block=_BLOCK)
-  print(f'{"":38} {"loss":>6} {"spread":>7} {"noise":>7} {"work":>5} {"noise * work":>13}')
+  print(
+    f'{"":38} {"loss":>6} {"spread":>7} {"noise":>7} {"+-":>6} {"work":>5} {"noise * work":>13}'
+  )
   found = {}
   for name in SETTINGS:
     found[name] = one = measure(session, documents, name, draws)
     work = one['positions'] / found['linear']['positions']
-    figures = f'{one["loss"]:6.3f} {one["spread"]:7.3f} {one["noise"]:7.3f}'
+    figures = f'{one["loss"]:6.3f} {one["spread"]:7.3f} {one["noise"]:7.3f} {one["error"]:6.3f}'
     print(f'{name:38} {figures} {work:5.2f} {one["noise"] * work:13.3f}', flush=True)
   record.save(results | {'settings': found}, arguments.json)
 
