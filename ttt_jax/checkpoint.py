@@ -139,7 +139,7 @@ def steps(workdir: str | pathlib.Path) -> list[int]:
   where = pathlib.Path(workdir, DIRECTORY)
   try:
     names = os.listdir(where)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return []
   except OSError as error:
     raise CheckpointError(f'{where} cannot be read: {error}') from error
