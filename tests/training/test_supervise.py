@@ -93,15 +93,22 @@ def test_what_only_a_user_can_mend_is_not_tried_again(tmp_path):
   assert starts(tmp_path) == 1
 
 
-@pytest.mark.parametrize('how', ['wait', 'restore'])  # before it is ready, it ends at once
-def test_sigterm_is_passed_on_and_ends_it(tmp_path, how):
+def sigterm_when_it_waits(folder):
+  """A thread that sends SIGTERM to this process once the run in `folder` waits."""
+
   def tell():
-    while not (tmp_path / 'waits').exists():
+    while not (folder / 'waits').exists():
       time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
 
   teller = threading.Thread(target=tell)
   teller.start()
+  return teller
+
+
+@pytest.mark.parametrize('how', ['wait', 'restore'])  # before it is ready, it ends at once
+def test_sigterm_is_passed_on_and_ends_it(tmp_path, how):
+  teller = sigterm_when_it_waits(tmp_path)
   assert run(tmp_path, (3, how), (9, 0)) == 143
   teller.join()
   assert starts(tmp_path) == 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -110,13 +117,7 @@ def test_sigterm_is_passed_on_and_ends_it(tmp_path, how):
 def test_a_run_that_does_not_hear_sigterm_is_killed_when_its_time_is_up(tmp_path, monkeypatch):
   monkeypatch.setattr(supervise, '_PARTING', 0.1)
 
-  def tell():
-    while not (tmp_path / 'waits').exists():
-      time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-  teller = threading.Thread(target=tell)
-  teller.start()
+  teller = sigterm_when_it_waits(tmp_path)
   assert run(tmp_path, (3, 'deaf'), (9, 0), grace=0.1) == 128 + signal.SIGKILL
   teller.join()
 

@@ -69,7 +69,8 @@ def _explain(module: str) -> None:
 
   Left alone, it tells those of the script that is run, which has none.
   """
-  sys.modules['__main__'].__doc__ = sys.modules[module].__doc__.replace('%', '%%')
+  about = sys.modules[module].__doc__ or ''  # without one under python -OO
+  sys.modules['__main__'].__doc__ = about.replace('%', '%%')
   for name, defined in flags.FLAGS.flags_by_module_dict().items():
     if name.startswith('ttt_jax.'):
       for flag in defined:

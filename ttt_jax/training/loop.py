@@ -166,7 +166,7 @@ def train(
 
 
 def _describe(
-  workdir: str | pathlib.Path, about: dict, assets: assets_lib.Assets, done
+  workdir: str | pathlib.Path, about: dict, assets: assets_lib.Assets, done: int | None
 ) -> None:
   """Writes what the folder holds; without room, what the last start wrote stays."""
   try:

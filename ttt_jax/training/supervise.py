@@ -119,7 +119,7 @@ class _Runner:
     except OSError as error:  # no memory, too many processes: it may pass
       return _NOT_STARTED, str(error)
     if self.told.is_set():  # while it was started
-      self._end()
+      self._tell()
     tail = []
     copier = threading.Thread(target=_copy, args=(self._process.stderr, tail), daemon=True)
     copier.start()
@@ -131,9 +131,9 @@ class _Runner:
   def _pass_on(self, number, frame) -> None:
     self.told.set()
     if self._process and self._process.poll() is None:
-      self._end()
+      self._tell()
 
-  def _end(self) -> None:
+  def _tell(self) -> None:
     """Tells the command to stop; one that cannot even hear it is killed when its time is up."""
     self._process.terminate()
     last = threading.Timer(self._grace, self._process.kill)
