@@ -15,7 +15,7 @@ import jax
 import record
 
 from data_pipelines.little_world import sums
-from ttt_jax import assets, checkpoint
+from ttt_jax import assets, description
 from ttt_jax.sampling import session as session_lib
 from ttt_jax.sampling import stopwatch
 
@@ -61,7 +61,7 @@ def wait(session: session_lib.Session, text: str) -> float:
 
 def measure(folder: str, block: int, steps: int, texts: list[str]) -> dict:
   """One line of the table."""
-  sampling = checkpoint.load_config(folder).sampling
+  sampling = description.config_of(folder).sampling
   changes = {'block_size': block, 'steps_per_block': steps, 'threshold': 0.0}
   session = session_lib.Session.load(folder, dataclasses.replace(sampling, **changes))
   cold = speak(session, texts[0])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttt_jax import checkpoint, hashes, json_file, resuming
+from ttt_jax import checkpoint, description, hashes, json_file, resuming
 from ttt_jax.cli import checkpoint as tool
 
 
@@ -222,7 +222,7 @@ def test_a_pipe_is_never_waited_for(run):
 
 
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(run):
-  (run / checkpoint.CONFIG).write_text('{}')
+  (run / description.FILE).write_text('{}')
   shutil.rmtree(run / checkpoint.DIRECTORY)
   with pytest.raises(checkpoint.CheckpointError, match='has no folder checkpoints: bring it'):
     resuming.newest_whole(run)
@@ -354,30 +354,6 @@ def test_hashes_that_are_none_are_damage(run, files):
   text = json.dumps({'kind': 'sha256', 'files': files})
   (checkpoint.folder(run, 2) / hashes.FILE).write_text(text)
   assert resuming.newest_whole(run) == 1
-
-
-def test_assets_of_a_run_are_whole_at_any_time(tmp_path):
-  class Assets:
-    def __init__(self, text, then=None):
-      self.text, self.then = text, then
-
-    def save(self, folder):
-      folder.mkdir(exist_ok=True)
-      for name in ('a', 'b'):
-        (folder / name).write_text(self.text)
-        if self.then:
-          raise self.then
-
-  def found():
-    return [(tmp_path / 'assets' / name).read_text() for name in ('a', 'b')]
-
-  checkpoint.claim(tmp_path, {}, Assets('old'))
-  with pytest.raises(KeyboardInterrupt):
-    checkpoint.claim(tmp_path, {}, Assets('new', KeyboardInterrupt()))
-  assert found() == ['old'] * 2
-  checkpoint.claim(tmp_path, {}, Assets('new'))
-  assert found() == ['new'] * 2
-  assert sorted(os.listdir(tmp_path)) == ['assets', checkpoint.CONFIG]
 
 
 def test_the_tool_tells_what_is_whole(run, capsys):

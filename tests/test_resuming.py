@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from conftest import make_config
 
-from ttt_jax import checkpoint, resuming
+from ttt_jax import checkpoint, description, resuming
 from ttt_jax import config as config_lib
 
 
 @pytest.fixture
 def run(tmp_path):
   """A folder that describes a run of the defaults, on two data sets."""
-  said = checkpoint.describe(make_config(), 'words', ['one', 'two'])
-  (tmp_path / checkpoint.CONFIG).write_text(json.dumps(said))
+  said = description.of(make_config(), 'words', ['one', 'two'])
+  (tmp_path / description.FILE).write_text(json.dumps(said))
   return tmp_path
 
 
 def start(run, vocabulary='words', records=('one', 'two'), allowed=(), **changes):
-  said = checkpoint.describe(make_config(**changes), vocabulary, records)
+  said = description.of(make_config(**changes), vocabulary, records)
   resuming.refuse_another(run, said, allowed)
 
 
@@ -35,7 +35,7 @@ HARMLESS = {
 
 
 def test_a_run_of_which_only_checkpoints_are_left_is_compared_by_what_they_say(tmp_path):
-  said = checkpoint.describe(make_config(), 'words', ['one', 'two'])
+  said = description.of(make_config(), 'words', ['one', 'two'])
   checkpoint.save_params(tmp_path, {'a': np.zeros(3)}, said)
   start(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match=r'another seed \(0; now 1\)'):

@@ -1,20 +1,18 @@
-"""The folder of a run: its settings, its assets, and its checkpoints, by orbax.
+"""The checkpoints in the folder of a run, by orbax.
 
-    config.json            settings, and the vocabulary's fingerprint
-    assets/                vocabulary, tokenizer, codec, prompts
     checkpoints/STEP/      params, optimizer and metadata, each an item of its own, and the
                            hashes of all their files
     damaged/               steps that are not as they were written
 
-Whoever wants to use a model needs this folder alone, and reads its parameters alone. Nothing
-is restored before its files were held against their hashes: orbax sees hardly any damage.
+Whoever wants to use a model reads its parameters alone. Nothing is restored before its files
+were held against their hashes: orbax sees hardly any damage.
 """
 
 import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,11 +21,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ttt_jax import assets as assets_lib
-from ttt_jax import config as config_lib
-from ttt_jax import errors, hashes, json_file, whole
+from ttt_jax import errors, hashes, whole
 
-CONFIG = 'config.json'
 DIRECTORY = 'checkpoints'
 DAMAGED = 'damaged'
 _CHUNK_BYTES = 2**26  # of what is saved for others to read in parts
@@ -330,76 +325,6 @@ def _refuse_other_shapes(path: pathlib.Path, saved: Any, wanted: Any) -> None:
   ]
   if wrong:
     raise CheckpointError(f'{path} does not fit the configured model:\n  ' + '\n  '.join(wrong))
-
-
-def describe(
-  config: config_lib.Config, vocabulary: str, records: Sequence[str] = ()
-) -> dict[str, Any]:
-  """What a run says of itself.
-
-  Args:
-    config: all settings.
-    vocabulary: its fingerprint.
-    records: fingerprints of the data sets; none where nothing is trained.
-  """
-  return {'config': config.to_dict(), 'vocabulary': vocabulary, 'records': list(records)}
-
-
-def claim(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
-  """Writes what `workdir` holds: the description of the run, and its assets.
-
-  Each file is whole at any time, the old one or the new one: others may read them, and a run
-  that goes on may be killed.
-
-  Raises:
-    CheckpointError: it cannot be written.
-  """
-  if jax.process_index() != 0:
-    return
-  path = pathlib.Path(workdir, CONFIG)
-  try:
-    home = path.parent / assets_lib.DIRECTORY
-    staging = home.with_name(f'{home.name}.partial')
-    shutil.rmtree(staging, ignore_errors=True)
-    assets.save(staging)
-    home.mkdir(exist_ok=True)
-    for file in staging.iterdir():
-      file.replace(home / file.name)
-    staging.rmdir()
-    json_file.write(path, described)
-  except OSError as error:
-    raise CheckpointError(f'cannot write to {workdir}: {error}') from error
-
-
-def described(workdir: str | pathlib.Path) -> dict:
-  """What the run in `workdir` says of itself.
-
-  Raises:
-    CheckpointError: there is no run.
-  """
-  path = pathlib.Path(workdir, CONFIG)
-  if not path.exists() and (saved := steps(workdir)):
-    path = folder(workdir, saved[-1]) / 'metadata' / 'metadata'  # the same, with each step
-  try:
-    said = json_file.read(path)
-    kinds = {'config': dict, 'vocabulary': str, 'records': list}
-    if not all(isinstance(said[name], kind) for name, kind in kinds.items()):
-      raise ValueError(f'it needs {", ".join(kinds)}')
-    return {name: said[name] for name in kinds}
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise CheckpointError(f'{path}: no run is described here ({error})') from error
-
-
-def load_config(workdir: str | pathlib.Path) -> config_lib.Config:
-  """Settings of the run in `workdir`.
-
-  Raises:
-    CheckpointError: there is no run.
-  """
-  try:
-    return config_lib.from_config_dict(described(workdir)['config'])
-  except config_lib.ConfigError as error:
-    raise CheckpointError(f'{pathlib.Path(workdir, CONFIG)}: {error}') from error
 
 
 def _abstract(tree: Any) -> Any:

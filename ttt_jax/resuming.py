@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ttt_jax import checkpoint, errors
+from ttt_jax import checkpoint, description, errors
 from ttt_jax import config as config_lib
 
 # What may change from one start of a run to the next without changing what it learns from, or
@@ -37,7 +37,7 @@ def refuse_another(
 
   Args:
     workdir: folder of the run.
-    described: the run that is to go on there, as `checkpoint.describe` gives it.
+    described: the run that is to go on there, as `description.of` gives it.
     allowed: names of settings that may differ all the same, such as `data.row_length`.
 
   Raises:
@@ -52,9 +52,9 @@ def refuse_another(
   for name in allowed:
     if name not in known:
       raise config_lib.ConfigError(f'--allow: no setting {name}{errors.nearest(name, known)}')
-  if not pathlib.Path(workdir, checkpoint.CONFIG).exists() and not checkpoint.steps(workdir):
+  if not pathlib.Path(workdir, description.FILE).exists() and not checkpoint.steps(workdir):
     return
-  differ = list(_differences(checkpoint.described(workdir), described))
+  differ = list(_differences(description.read(workdir), described))
   refused = [each for each in differ if _matters(workdir, *each) and each[0] not in allowed]
   if differ:
     lines = [f'  {name}: {was} -> {now}' for name, was, now in differ]
@@ -108,7 +108,7 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
     aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
     # It was made before the description was written.
     lost = (
-      pathlib.Path(workdir, checkpoint.CONFIG).exists()
+      pathlib.Path(workdir, description.FILE).exists()
       and not pathlib.Path(workdir, checkpoint.DIRECTORY).exists()
     )
     # The first process decides: others may see what it renames later than it does.
@@ -117,7 +117,7 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
     if newest < 0 and lost and not aside:
       raise checkpoint.CheckpointError(
         f'{workdir} is described as a run, but has no folder {checkpoint.DIRECTORY}: bring it '
-        f'back, or delete {checkpoint.CONFIG} to begin anew'
+        f'back, or delete {description.FILE} to begin anew'
       )
     if newest < 0 and not aside:
       return None

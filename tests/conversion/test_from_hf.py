@@ -14,7 +14,7 @@ from conftest import make_config
 from safetensors import numpy as safetensors_numpy
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint, errors, folders
+from ttt_jax import chat, checkpoint, description, errors, folders
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax.codecs import codec as codec_lib
 from ttt_jax.codecs.glm4voice import tokenizer
@@ -61,7 +61,7 @@ def test_from_there_and_back_and_from_there_again(family, dtype, tmp_path):
   convert(tmp_path / 'theirs', tmp_path / 'again')
   params = checkpoint.restore_params(tmp_path / 'ours')
   assert same(params, checkpoint.restore_params(tmp_path / 'again'))
-  assert checkpoint.load_config(tmp_path / 'ours') == checkpoint.load_config(tmp_path / 'again')
+  assert description.config_of(tmp_path / 'ours') == description.config_of(tmp_path / 'again')
   assets, also = (assets_lib.load(tmp_path / x / 'assets') for x in ('ours', 'again'))
   assert assets.fingerprints == also.fingerprints and assets.vocabulary == also.vocabulary
   # What the tokenizer knew is what it was, bit for bit, in every tensor.

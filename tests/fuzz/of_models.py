@@ -13,7 +13,7 @@ from target import Target, of_file
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint, hashes, resuming
+from ttt_jax import chat, checkpoint, description, hashes, resuming
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import codec as codec_lib
@@ -136,19 +136,19 @@ def tokenizer_json(folder: pathlib.Path) -> Target:
 
 def run_config(folder: pathlib.Path) -> Target:
   config, assets = toys.config(), toys.assets()
-  described = checkpoint.describe(config, assets.vocabulary.fingerprint, ['a', 'b'])
-  checkpoint.claim(folder, described, assets)
+  described = description.of(config, assets.vocabulary.fingerprint, ['a', 'b'])
+  description.write(folder, described, assets)
 
   def read() -> None:
-    found = checkpoint.described(folder)
+    found = description.read(folder)
     try:
       resuming.refuse_another(folder, described)
     finally:
-      checkpoint.load_config(folder)
+      description.config_of(folder)
     assert isinstance(found['config'], dict)
 
   (folder / checkpoint.DIRECTORY / '7').mkdir(parents=True)
-  return of_file(folder / checkpoint.CONFIG, read)
+  return of_file(folder / description.FILE, read)
 
 
 def _step(folder: pathlib.Path) -> pathlib.Path:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import Scripted
 
-from ttt_jax import checkpoint
+from ttt_jax import description
 from ttt_jax.codecs import audio_io, codec, external
 from ttt_jax.sampling import session, stopwatch, writing
 
@@ -139,7 +139,7 @@ def test_a_stopwatch_tells_compilation_from_the_rest():
   ],
 )
 def test_a_folder_that_lacks_what_speaking_needs_is_refused(assets, tmp_path, missing, match):
-  described = checkpoint.describe(make_config(), assets.vocabulary.fingerprint)
+  described = description.of(make_config(), assets.vocabulary.fingerprint)
   if missing:
     (tmp_path / 'config.json').write_text(json.dumps(described))
     assets.save(tmp_path / 'assets')

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, warm
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, description
 
 pytest_plugins = ['talking']
 
@@ -127,8 +127,8 @@ def test_more_connections_than_there_may_be_are_refused_in_words(talk):
 @pytest.fixture
 def run(chatty, assets, tmp_path):
   config, params = chatty
-  described = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  checkpoint.claim(tmp_path, described, assets)
+  described = description.of(config, assets.vocabulary.fingerprint)
+  description.write(tmp_path, described, assets)
   checkpoint.save_params(tmp_path, params, {})
   return tmp_path
 

@@ -11,7 +11,7 @@ from conftest import make_config
 
 from data_pipelines.stream import loader, rows
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, description
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import step, train
@@ -35,12 +35,12 @@ def trained(toy_data, tmp_path_factory):
 def given(trained, assets, tmp_path_factory):
   """Those parameters as a converted checkpoint has them: numpy, in bfloat16, as step 0."""
   folder = tmp_path_factory.mktemp('given')
-  config = checkpoint.load_config(trained)
+  config = description.config_of(trained)
   params = jax.tree.map(
     lambda leaf: np.asarray(leaf).astype(ml_dtypes.bfloat16), checkpoint.restore_params(trained)
   )
-  about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-  checkpoint.claim(folder, about, assets)
+  about = description.of(config, assets.vocabulary.fingerprint)
+  description.write(folder, about, assets)
   checkpoint.save_params(folder, params, about)
   return folder, params
 
@@ -64,8 +64,8 @@ def test_a_run_starts_from_another_on_any_mesh(given, toy_data, tmp_path, mesh):
 def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint, '_CHUNK_BYTES', 2**10)
   folder, params = tmp_path, given[1]
-  about = checkpoint.describe(checkpoint.load_config(given[0]), 'vocabulary')
-  checkpoint.claim(folder, about, assets)
+  about = description.of(description.config_of(given[0]), 'vocabulary')
+  description.write(folder, about, assets)
   checkpoint.save_params(folder, params, about)
   # A part that a device reads is whole chunks, so that it reads little else.
   stored = checkpoint.shapes(folder)['embedding'].storage.chunk_shape
@@ -111,8 +111,8 @@ def test_another_model_is_refused_with_the_flags_that_mend_it(given, toy_data, t
 def test_another_vocabulary_is_refused(given, toy_data, assets, tmp_path):
   folder, params = given
   other = assets._replace(tokenizer=assets.tokenizer.added(['<x>']))
-  about = checkpoint.describe(checkpoint.load_config(folder), 'other')
-  checkpoint.claim(tmp_path / 'other', about, other)
+  about = description.of(description.config_of(folder), 'other')
+  description.write(tmp_path / 'other', about, other)
   checkpoint.save_params(tmp_path / 'other', params, about)
   config = config_for(toy_data, init__checkpoint=str(tmp_path / 'other'))
   with pytest.raises(assets_lib.AssetError, match='other was made with tokenizer'):

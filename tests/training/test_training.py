@@ -11,7 +11,7 @@ from conftest import make_config
 from flax import linen as nn
 
 from data_pipelines.stream import loader, rows
-from ttt_jax import checkpoint, resuming, sharding
+from ttt_jax import checkpoint, description, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import metrics, optimizer, program, state, trace, train
@@ -105,7 +105,7 @@ def test_a_finished_run_does_nothing_more_but_what_it_still_owes(finished, toy_d
 def test_checkpoints_hold_params_as_an_item_of_their_own(finished):
   config, workdir, last = finished
   assert params_equal(checkpoint.restore_params(workdir), last.params)
-  assert checkpoint.load_config(workdir) == config
+  assert description.config_of(workdir) == config
   steps = sorted(p.name for p in (workdir / checkpoint.DIRECTORY).iterdir() if p.name.isdigit())
   assert steps == ['3', '6']
 
@@ -137,12 +137,12 @@ def test_metrics_are_complete(finished):
 )
 def test_another_run_in_the_folder_is_refused_and_changes_nothing(finished, toy_data, change):
   _, workdir, _ = finished
-  before = (workdir / checkpoint.CONFIG).read_text()
+  before = (workdir / description.FILE).read_text()
   key, value = change.split('=')
   value = value if value == 'block' else float(value) if '.' in value else int(value)
   with pytest.raises(checkpoint.CheckpointError, match='another ' + key.replace('__', '.')):
     train.train(config_for(toy_data, train__steps=6, **{key: value}), workdir)
-  assert (workdir / checkpoint.CONFIG).read_text() == before
+  assert (workdir / description.FILE).read_text() == before
 
 
 def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
@@ -150,10 +150,10 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
 
   def start(*changes):
     data = dataclasses.replace(config.data, changes=changes)
-    described = checkpoint.describe(dataclasses.replace(config, data=data), *fingerprints)
+    described = description.of(dataclasses.replace(config, data=data), *fingerprints)
     resuming.refuse_another(workdir, described)
 
-  said = json.loads((workdir / checkpoint.CONFIG).read_text())
+  said = json.loads((workdir / description.FILE).read_text())
   fingerprints = said['vocabulary'], said['records']
   assert checkpoint.latest(workdir) == 6
   start((6, (1.0,)), (9, (2.0,)))
@@ -164,15 +164,15 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
 def test_another_vocabulary_in_the_folder_is_refused(finished):
   config, workdir, _ = finished
   with pytest.raises(checkpoint.CheckpointError, match='another vocabulary .*now other'):
-    resuming.refuse_another(workdir, checkpoint.describe(config, 'other'))
+    resuming.refuse_another(workdir, description.of(config, 'other'))
 
 
 def test_a_failed_start_leaves_the_description_alone(finished, toy_data):
   _, workdir, _ = finished
-  before = (workdir / checkpoint.CONFIG).read_text()
+  before = (workdir / description.FILE).read_text()
   with pytest.raises(config_lib.ConfigError):
     train.train(config_for(toy_data, train__steps=6, mesh__data=3), workdir)
-  assert (workdir / checkpoint.CONFIG).read_text() == before
+  assert (workdir / description.FILE).read_text() == before
 
 
 def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
@@ -184,7 +184,7 @@ def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
     checkpoint.restore_params(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='config.json'):
-    checkpoint.load_config(tmp_path)
+    description.config_of(tmp_path)
 
 
 def run_steps(source, config, devices, steps):

@@ -14,7 +14,7 @@ import sys
 from absl import flags
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, errors
+from ttt_jax import description, errors
 from ttt_jax.cli import answers, decoding, settings
 from ttt_jax.codecs import audio_io
 from ttt_jax.sampling import session as session_lib
@@ -47,7 +47,7 @@ def _request() -> tuple[str, str | session_lib.Recording]:
 def main():
   """Reads the flags."""
   task, said = _request()
-  sampling = decoding.changed(checkpoint.load_config(_CHECKPOINT.value).sampling)
+  sampling = decoding.changed(description.config_of(_CHECKPOINT.value).sampling)
   if _SEED.value < 0:
     raise errors.UserError('--seed must be at least 0')
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)

@@ -17,7 +17,7 @@ import sys
 
 from absl import flags, logging
 
-from ttt_jax import checkpoint, errors
+from ttt_jax import description, errors
 from ttt_jax.cli import decoding, settings
 from ttt_jax.sampling import session as session_lib
 
@@ -41,7 +41,7 @@ def main():
       f"serving needs {error.name}: pip install 'ttt_jax[serve]'"
     ) from error
   keys, listener = _keys(), _listener()
-  sampling = decoding.changed(checkpoint.load_config(_CHECKPOINT.value).sampling)
+  sampling = decoding.changed(description.config_of(_CHECKPOINT.value).sampling)
   own = {'max_prompt': min(_PROMPT.value, sampling.max_prompt)}
   own |= {} if _BATCH.value is None else {'batch': _BATCH.value}
   session = session_lib.Session.load(_CHECKPOINT.value, dataclasses.replace(sampling, **own))

@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, folders
+from ttt_jax import checkpoint, description, folders
 from ttt_jax import config as config_lib
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
@@ -77,7 +77,7 @@ def convert(
   name = str(source / families.CONFIG)
   values = families.read_config(source)
   if (source / OWN).is_dir():
-    defaults = checkpoint.load_config(source / OWN)
+    defaults = description.config_of(source / OWN)
   model, their_rows = families.model_from(values, defaults.model, name)
   found = tensors.Folder(source)
   stored = _without_copies(found, model)
@@ -104,8 +104,8 @@ def convert(
     for number, key in enumerate(('embedding', 'head')):
       if key in params and known < size:
         extend.draw_rows(params[key], known, size, [settings.seed, number])
-    about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-    checkpoint.claim(staging, about, assets)
+    about = description.of(config, assets.vocabulary.fingerprint)
+    description.write(staging, about, assets)
     checkpoint.save_params(staging, params, about)
   return config
 

@@ -16,7 +16,7 @@ import tqdm
 from absl import logging
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, folders
+from ttt_jax import checkpoint, description, folders
 from ttt_jax import config as config_lib
 from ttt_jax.conversion import families, from_hf, table, tensors, tokenizer_files
 
@@ -50,7 +50,7 @@ def convert(
     UserError: there is no run, no family of transformers has such a model, or `out` cannot
       be written.
   """
-  config = checkpoint.load_config(source)
+  config = description.config_of(source)
   checkpoint.refuse_damaged(source, 'params')
   assets = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   model, size = config.model, assets.vocabulary.size
@@ -73,8 +73,8 @@ def convert(
     _write_json(staging / 'generation_config.json', ends)
     for name in _FILES:
       shutil.copyfile(_CODE / name, staging / name)
-    about = checkpoint.describe(config, assets.vocabulary.fingerprint)
-    checkpoint.claim(staging / from_hf.OWN, about, assets)
+    about = description.of(config, assets.vocabulary.fingerprint)
+    description.write(staging / from_hf.OWN, about, assets)
     tensors.write(staging, _cast(source, model, size, kind, len(sizes)), sizes, shard_bytes)
 
 

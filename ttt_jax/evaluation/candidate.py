@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, sharding
+from ttt_jax import checkpoint, description, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.evaluation import likelihood
 from ttt_jax.model import transformer
@@ -56,7 +56,7 @@ class Candidate:
     Raises:
       UserError: there is no such run, or its files do not fit each other.
     """
-    config = checkpoint.load_config(folder)
+    config = description.config_of(folder)
     assets = assets_lib.load(pathlib.Path(folder, assets_lib.DIRECTORY))
     step, params = checkpoint.latest(folder), checkpoint.restore_params(folder)
     return cls(name, folder, step, config, assets, params)

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint
+from ttt_jax import chat, checkpoint, description
 from ttt_jax import config as config_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.model import transformer
@@ -78,7 +78,7 @@ class Session:
     Raises:
       UserError: there is no such run, or its files do not fit each other.
     """
-    config = checkpoint.load_config(workdir)
+    config = description.config_of(workdir)
     if sampling is not None:
       config = dataclasses.replace(config, sampling=sampling)
     assets = assets_lib.load(pathlib.Path(workdir, assets_lib.DIRECTORY))

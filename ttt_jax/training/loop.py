@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import checkpoint, json_lines, resuming, sharding
+from ttt_jax import checkpoint, description, json_lines, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
 from ttt_jax.training import (
@@ -110,7 +110,7 @@ def train(
     Stopped: SIGTERM came; what was done is saved, and there is more to do.
   """
   clock, assets = clock_lib.Clock(), feed.assets
-  about = checkpoint.describe(config, assets.vocabulary.fingerprint, feed.fingerprints)
+  about = description.of(config, assets.vocabulary.fingerprint, feed.fingerprints)
   resuming.refuse_another(workdir, about, allowed)
   with contextlib.ExitStack() as stack:
     hang = config.guard.hang
@@ -170,7 +170,7 @@ def _describe(
 ) -> None:
   """Writes what the folder holds; without room, what the last start wrote stays."""
   try:
-    checkpoint.claim(workdir, about, assets)
+    description.write(workdir, about, assets)
   except checkpoint.CheckpointError as error:
     if done is None or not saver.is_full(error):
       raise
@@ -225,7 +225,7 @@ def _filled(config, assets, program, mesh, checkpoints, done: int | None) -> sta
 def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> Any:
   """The parameters of the run that `config.init` names, if they fit this one."""
   source = config.init.checkpoint
-  other = checkpoint.load_config(source).model
+  other = description.config_of(source).model
   assets_of_source = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   assets.refuse_mismatch(assets_of_source.fingerprints, source)
   wanted = dataclasses.asdict(other).items()
