@@ -137,7 +137,10 @@ LAYERS = (
   ('data_pipelines/preparing', 'data_pipelines/little_world'),
   ('data_pipelines/converting', 'data_pipelines/stream'),
   ('data_pipelines/reading',),
-  ('ttt_jax/checkpoint.py', 'ttt_jax/resuming.py', 'data_pipelines', 'ttt_jax/pages'),
+  (
+    *(f'ttt_jax/{name}.py' for name in ('checkpoint', 'description', 'resuming')),
+    *('data_pipelines', 'ttt_jax/pages'),
+  ),
   ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/assets.py'),
   ('ttt_jax/sharding.py',),
   ('ttt_jax/ops', 'ttt_jax/diffusion', 'ttt_jax/codecs'),
