@@ -50,6 +50,17 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
     json_file.read(tmp_path / 'none.json')
 
 
+def test_what_has_no_end_is_not_begun(tmp_path):
+  path = tmp_path / 'large.json'
+  with path.open('wb') as file:
+    file.truncate(json_file.BYTES + 1)  # takes no room on the disk
+  with pytest.raises(ValueError, match=f'has {json_file.BYTES + 1} bytes; at most'):
+    json_file.read(path)
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(ValueError, match='no plain file'):
+    json_file.read(tmp_path / 'pipe')
+
+
 def test_what_cannot_be_written_is_what_it_was(tmp_path, monkeypatch):
   path = tmp_path / 'file.json'
   json_file.write(path, {'a': 'é'})

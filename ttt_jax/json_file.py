@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import stat
 from typing import Any
 
 DEPTH = 100  # of lists and objects in one another
+BYTES = 2**28  # of a file
 _PLAIN = json.JSONDecoder()
 
 
@@ -14,7 +16,13 @@ def read(path: str | pathlib.Path) -> Any:
 
   Raises:
     OSError: the file cannot be read.
+    ValueError: it is larger than `BYTES`, or a pipe or a device, which may have no end.
   """
+  found = os.stat(path)
+  if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    raise ValueError('no plain file')
+  if found.st_size > BYTES:
+    raise ValueError(f'has {found.st_size} bytes; at most {BYTES} are read')
   return parse(pathlib.Path(path).read_bytes())
 
 
