@@ -37,6 +37,7 @@ class Run:
     cache: pathlib.Path,
     processes: int = 1,
     program: str = '',
+    compiler: str = '',
   ):
     """Starts nothing yet.
 
@@ -47,6 +48,7 @@ class Run:
       cache: folder of compiled programs.
       processes: how many.
       program: Python that each process runs as it starts.
+      compiler: flags of XLA.
     """
     self.folder, self.processes = folder, processes
     if processes > 1:
@@ -62,7 +64,7 @@ class Run:
       'PYTHONPATH': os.pathsep.join(path for path in paths if path),
       'JAX_PLATFORMS': 'cpu',
       'JAX_COMPILATION_CACHE_DIR': str(cache),
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count=1 {compiler}',
     }
     self._started: list[subprocess.Popen] = []
     self._port = _free_port()
