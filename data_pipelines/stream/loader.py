@@ -4,22 +4,15 @@ A grain MapDataset serves rows by number, so a run resumes from its step alone, 
 number of processes, threads or workers changes nothing in the stream of global batches.
 """
 
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator
+import contextlib
+import functools
+from collections.abc import Iterator
 
 import grain
-from absl import logging
 
 from data_pipelines.stream import rows as rows_lib
+from data_pipelines.stream import workers as workers_lib
 from ttt_jax import batch as batch_lib
-
-_DEATHS = 3  # of workers, without a batch between them, that are borne
-
-
-class WorkerError(RuntimeError):
-  """Processes that make batches die again and again, for want of memory most likely."""
 
 
 class _LocalRows:
@@ -30,23 +23,12 @@ class _LocalRows:
     self._local, self._process = batch_size // processes, process
     self._steps = steps
 
-  def __setstate__(self, state: dict) -> None:
-    self.__dict__.update(state)
-    if parent := multiprocessing.parent_process():  # it came to a worker
-      threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
   def __len__(self) -> int:
     return self._steps * self._local
 
   def __getitem__(self, index: int) -> batch_lib.Batch:
     step, within = divmod(int(index), self._local)
     return self._rows[step * self._batch_size + self._process * self._local + within]
-
-
-def _end_with(parent) -> None:
-  """Ends a worker whose process was killed: nobody will take its batches any more."""
-  parent.join()
-  os._exit(1)
 
 
 def batches(
@@ -71,7 +53,7 @@ def batches(
     processes: how many parts there are; must divide `batch_size`.
     threads: make rows ahead of their use.
     workers: processes that make batches ahead of their use, with so many threads each; 0
-      leaves it to threads of this process. They need absl's flags to be parsed.
+      leaves it to threads of this process.
 
   Raises:
     ValueError: `batch_size` cannot be divided.
@@ -79,63 +61,21 @@ def batches(
   """
   if batch_size % processes:
     raise ValueError(f'data.batch_size={batch_size} is no multiple of {processes} processes')
+  make = functools.partial(_made, rows, batch_size, steps, process, processes, threads)
+  if workers:
+    rows.plan.locate(start * batch_size)  # here, so that not each of them does it
+    found = workers_lib.in_turn(make, start, steps, workers)
+  else:
+    found = make(start, 1)
+  with contextlib.closing(found):
+    for stacked in found:
+      yield batch_lib.Batch(*stacked)
+
+
+def _made(rows, batch_size, steps, process, processes, threads, first: int, stride: int):
+  """The arrays of this process's slice of the batches `first`, `first + stride`, ..."""
   local = batch_size // processes
   source = _LocalRows(rows, batch_size, steps, process, processes)
-  ahead = max(4, 2 * threads)  # batches
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-
-  def made(first: int) -> grain.DatasetIterator:
-    dataset = grain.MapDataset.source(source).slice(slice(first * local, None))
-    batched = dataset.batch(local, drop_remainder=True).to_iter_dataset(options)
-    if workers:
-      rows.plan.locate(first * batch_size)  # here, so that not each of them does it
-      how = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
-      batched = batched.mp_prefetch(how)
-    return iter(batched)
-
-  if workers:
-    yield from _with_workers(made, start, workers)
-  else:
-    yield from (batch_lib.Batch(*stacked) for stacked in made(start))
-
-
-def _with_workers(
-  made: Callable[[int], grain.DatasetIterator], start: int, workers: int
-) -> Iterator[batch_lib.Batch]:
-  """The batches from `start` on; workers that die are replaced, as batches follow from steps.
-
-  Args:
-    made: iterators of the batches from a step on.
-    start: the first step.
-    workers: how many there are.
-
-  Raises:
-    WorkerError: they die again and again, and no batch comes.
-  """
-  deaths, step, iterator = 0, start, made(start)
-  try:
-    while True:
-      try:
-        stacked = next(iterator)
-      except StopIteration:
-        return
-      except RuntimeError as error:
-        if 'terminated unexpectedly' not in str(error):
-          raise
-        deaths += 1
-        if deaths > _DEATHS:
-          raise WorkerError(
-            f'processes that make batches (data.workers) have died {deaths} times before step '
-            f'{step + 1}: {error}'
-          ) from error
-        logging.error(
-          'one of %d processes that make batches (data.workers) has died, and is replaced: %s',
-          *(workers, error),
-        )
-        iterator.close()
-        iterator = made(step)
-        continue
-      yield batch_lib.Batch(*stacked)
-      deaths, step = 0, step + 1
-  finally:
-    iterator.close()
+  dataset = grain.MapDataset.source(source).batch(local, drop_remainder=True)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, 2 * threads))
+  return iter(dataset.slice(slice(first, None, stride)).to_iter_dataset(options))

@@ -12,7 +12,7 @@ from conftest import make_config
 from machines import by_linux
 
 from data_pipelines import records
-from data_pipelines.stream import loader, mixture, rows
+from data_pipelines.stream import loader, mixture, rows, workers
 from ttt_jax import batch as batch_lib
 from ttt_jax import mask
 
@@ -132,7 +132,7 @@ class Deadly:
 
 def test_workers_that_die_again_and_again_end_the_run_with_a_reason(source):
   batches = loader.batches(Deadly(stream(source), 3 * 8), 8, 10**6, workers=1)
-  with pytest.raises(loader.WorkerError, match='data.workers.*exit code -9'):
+  with pytest.raises(workers.WorkerError, match='data.workers.*exit code -9'):
     take(batches, 10)
   assert not multiprocessing.active_children()
 
