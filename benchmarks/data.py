@@ -23,7 +23,6 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 import record
-from absl import flags
 
 from configs import ttt_0p5b, ttt_7b
 from data_pipelines import records
@@ -303,7 +302,6 @@ def of_hosts(stream: rows.Rows, data: config_lib.Data, like: formula.Rows, secon
 def main(arguments: list[str] | None = None) -> None:
   """Runs the benchmark and prints its tables."""
   options = record.parser(__doc__, 'fewer records, shorter loops').parse_args(arguments)
-  flags.FLAGS.mark_as_parsed()  # workers look at them
   seconds, count, some = (3, 400, 10_000) if options.quick else (20, 4000, 40_000)
   results = record.begin(FORMULA, _LIBRARIES, sigma=SIGMA)
   config = config_lib.from_config_dict(ttt_7b.get_config())

@@ -154,13 +154,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def shard_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
-  """Which part of each global batch this process must load: its number, and how many.
+def rows_of_process(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """Numbers of the rows of each global batch that this process must load, rising: int64 [n].
 
-  Processes that hold the same rows load the same part.
+  They need not lie side by side: axes of the mesh follow rings of the torus, and a process has
+  a square of chips, of which every ring crosses several. Processes that hold the same rows
+  load the same.
 
   Raises:
-    ConfigError: the rows cannot be divided among the devices, or lie scattered.
+    ConfigError: the rows cannot be divided among the devices.
   """
   ways = rows_of(mesh)
   if batch_size % ways:
@@ -168,15 +170,9 @@ def shard_of_process(mesh: Mesh, batch_size: int) -> tuple[int, int]:
       f'config.data.batch_size is {batch_size}, but must be a multiple of '
       f'mesh.{" * mesh.".join(ROWS)} = {ways}'
     )
-  rows = of_batch(mesh).normalizer.addressable_devices_indices_map((batch_size,))
-  parts = {(part.start or 0, part.stop or batch_size) for (part,) in rows.values()}
-  start, stop = min(first for first, _ in parts), max(last for _, last in parts)
-  size = sum(last - first for first, last in parts)
-  if stop - start != size or start % size or batch_size % size:
-    raise config_lib.ConfigError(
-      f'config.mesh gives process {jax.process_index()} scattered rows of a batch: {parts}'
-    )
-  return start // size, batch_size // size
+  parts = of_batch(mesh).normalizer.addressable_devices_indices_map((batch_size,)).values()
+  starts = sorted({part.start or 0 for (part,) in parts})
+  return np.add.outer(starts, np.arange(batch_size // ways)).ravel()
 
 
 def check_batch(mesh: Mesh, batch_size: int, row_length: int, parts: int) -> None:
@@ -195,7 +191,7 @@ def check_batch(mesh: Mesh, batch_size: int, row_length: int, parts: int) -> Non
 
 
 def put_batch(batch: batch_lib.Batch, mesh: Mesh, batch_size: int) -> batch_lib.Batch:
-  """A global batch of `batch_size` rows on the mesh, from the part that this process loads."""
+  """A global batch of `batch_size` rows on the mesh, from the rows that this process loads."""
 
   def put(where: NamedSharding, array: np.ndarray) -> jax.Array:
     shape = (batch_size, *array.shape[1:])

@@ -80,22 +80,26 @@ def test_rows_carry_the_mask_of_the_rule(source, assets, audio, causal):
 
 
 @pytest.mark.parametrize(
-  'processes,threads,workers', [(1, 3, 0), (2, 1, 0), (4, 2, 0), (1, 1, 2), (2, 2, 1)]
+  'shares,threads,workers',
+  [
+    ([range(8)], 3, 0),
+    ([range(4), range(4, 8)], 1, 0),
+    ([[0, 1, 4, 5], [2, 3, 6, 7]], 2, 0),
+    ([range(8)], 1, 2),
+    ([[0, 7], range(1, 7)], 2, 1),
+  ],
 )
 def test_the_stream_is_the_same_for_any_processes_threads_and_workers(
-  toy_data, processes, threads, workers
+  toy_data, shares, threads, workers
 ):
-  def batches(process, processes, **how):
+  def batches(**how):
     made = mixed(toy_data, data__weights=(3.0, 1.0), data__changes=((4, (0.0, 1.0)),))
-    slices = dict(start=3, process=process, processes=processes)
-    return take(loader.batches(made, 8, 20, **slices, **how), 5)
+    return take(loader.batches(made, 8, 20, start=3, **how), 5)
 
-  whole = batches(0, 1, threads=1)
-  how = {'threads': threads, 'workers': workers}
-  parts = [batches(process, processes, **how) for process in range(processes)]
-  for step, wanted in enumerate(whole):
-    merged = [np.concatenate(arrays) for arrays in zip(*(part[step] for part in parts))]
-    assert equal(merged, wanted)
+  whole = batches()
+  for own in shares:
+    for found, wanted in zip(batches(own=own, threads=threads, workers=workers), whole):
+      assert equal(found, [array[list(own)] for array in wanted])
 
 
 def test_starting_later_gives_what_an_uninterrupted_run_gives(toy_data):
@@ -287,11 +291,6 @@ def test_times_cover_every_stretch_evenly(source):
 def test_rows_that_fit_nothing_are_refused(source):
   with pytest.raises(records.DataError, match='none of the 60 records.*row_length=4'):
     stream(source, data__row_length=4)
-
-
-def test_batch_sizes_that_cannot_be_divided_are_refused(source):
-  with pytest.raises(ValueError, match='batch_size=8 is no multiple of 3'):
-    next(loader.batches(stream(source), 8, 5, processes=3))
 
 
 def test_check_finds_contradictions(source):

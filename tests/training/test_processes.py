@@ -5,8 +5,8 @@ import sys
 import pytest
 
 SCRIPT = """
-import sys, jax
-from ttt_jax import checkpoint, config, sharding
+import sys, jax, numpy as np
+from ttt_jax import batch, checkpoint, config, sharding
 from ttt_jax.training import place
 port, number, said, *folders = sys.argv[1:]
 sys.stdout = open(said, 'w')  # what Gloo prints goes to the other one
@@ -15,6 +15,18 @@ sizes = config.Mesh(slices=2, data=-1, outer=1, fsdp=2, sequence=1, tensor=1)
 first, second = sharding.make_mesh(sizes).devices
 print({device.process_index for device in first.flat})
 print({device.process_index for device in second.flat})
+# A mesh along a ring of a torus, of which each process has a square of chips.
+laid = np.reshape(jax.devices(), (2, 4, 2)).transpose(1, 0, 2).reshape(1, 4, 1, 4, 1, 1)
+mesh = jax.sharding.Mesh(laid, sharding.AXES)
+own = sharding.rows_of_process(mesh, 32)
+print(own.tolist())
+whole = np.add.outer(1000 * np.arange(32), np.arange(6)).astype(np.int32)
+every = batch.Batch(*(whole if x.ndim else whole[:, 0] for x in batch.empty(6, 1)))
+put = sharding.put_batch(jax.tree.map(lambda x: x[own], every), mesh, 32)
+print(all(
+  np.array_equal(shard.data, right[shard.index])
+  for array, right in zip(put, every) for shard in array.addressable_shards
+))
 for folder in folders:
   try:
     place.refuse_unshared(folder, patience=0.2)
@@ -47,13 +59,16 @@ def both(tmp_path_factory):
     process.wait()
 
 
-def test_processes_are_slices_and_refuse_a_folder_that_is_not_shared(both, tmp_path):
+def test_two_processes_share_slices_rows_and_a_folder_but_no_other(both, tmp_path):
   (tmp_path / 'file').touch()
   first = (tmp_path / 'a' / 'run', tmp_path / 'mine', tmp_path / 'file' / 'run')
   second = (first[0], tmp_path / 'yours', first[2])
   said = both(first, second)
-  for (*slices, shared, private, unwritable), folders in zip(said, (first, second)):
+  for number, (*slices, rows, right, shared, private, unwritable) in enumerate(said):
+    folders = (first, second)[number]
     assert slices == ['{0}', '{1}'] and shared == 'shared'
+    wanted = [row for row in range(32) if row // 4 % 2 == number]
+    assert rows == str(wanted) and right == 'True'
     assert f'{folders[1]} is not one folder' in private and 'processes [1] do not' in private
     assert f'cannot write to {folders[2]}' in unwritable
   assert 'Not a directory' in said[0][-1] and 'process 0 tells why' in said[1][-1]

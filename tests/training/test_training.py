@@ -278,8 +278,8 @@ def test_meshes_that_do_not_fit_the_devices_are_refused():
 def test_batches_and_models_that_cannot_be_cut_are_refused():
   mesh = sharding.make_mesh(make_config(mesh__data=2, mesh__tensor=4).mesh)
   with pytest.raises(config_lib.ConfigError, match='config.data.batch_size is 7'):
-    sharding.shard_of_process(mesh, 7)
-  assert sharding.shard_of_process(mesh, 8) == (0, 1)
+    sharding.rows_of_process(mesh, 7)
+  assert sharding.rows_of_process(mesh, 8).tolist() == list(range(8))
   sharding.check_batch(mesh, 8, 64, 4)
   with pytest.raises(config_lib.ConfigError, match='train.accumulate .* = 8 . 2'):
     sharding.check_batch(mesh, 8, 64, 8)

@@ -165,9 +165,8 @@ class Scorer:
     """float32 [B, 3], of each row."""
     if not self._mesh:
       return jax.device_get(self._score(params, batch))
-    number, parts = sharding.shard_of_process(self._mesh, self._size)
-    part = self._size // parts
-    own = jax.tree.map(lambda array: array[number * part : (number + 1) * part], batch)
+    rows = sharding.rows_of_process(self._mesh, self._size)
+    own = jax.tree.map(lambda array: array[rows], batch)
     with jax.set_mesh(self._mesh), nn.logical_axis_rules(sharding.RULES):
       batch = sharding.put_batch(own, self._mesh, self._size)
       return jax.device_get(self._score(params, batch))

@@ -39,14 +39,13 @@ class Feed(NamedTuple):
   Attributes:
     assets: of the data.
     fingerprints: of the data sets.
-    batches: from a first step, a part's number and the number of parts, yields that part of
-      each global batch.
+    batches: from a first step and numbers of rows, yields these rows of each global batch.
     records: names of the records of the global batch of a step, counted from 0.
   """
 
   assets: assets_lib.Assets
   fingerprints: Sequence[str]
-  batches: Callable[[int, int, int], Iterator[batch_lib.Batch]]
+  batches: Callable[[int, Sequence[int]], Iterator[batch_lib.Batch]]
   records: Callable[[int], list[str]]
 
 
@@ -116,7 +115,7 @@ def train(
     hang = config.guard.hang
     watch = stack.enter_context(watchdog.Watchdog(hang, workdir, jax.process_index()))
     mesh = sharding.make_mesh(config.mesh)
-    parts = sharding.shard_of_process(mesh, config.data.batch_size)
+    own = sharding.rows_of_process(mesh, config.data.batch_size)
     program = program_lib.assemble(config, assets.vocabulary, mesh)
     logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
     watch.alive()
@@ -131,7 +130,7 @@ def train(
     watch.alive()
     _describe(workdir, about, assets, done)
     start = int(current.step)
-    stream = _loaded(feed.batches(start, *parts), mesh, config, assets.vocabulary.size)
+    stream = _loaded(feed.batches(start, own), mesh, config, assets.vocabulary.size)
     book = ledger.Ledger(workdir, clock, start) if jax.process_index() == 0 else None
     writer = metrics.Writer(workdir, config.train.steps, start, book)
     skipped = functools.partial(_note_skipped, workdir, feed)

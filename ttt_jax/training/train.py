@@ -44,14 +44,13 @@ def train(
       about[1] / data.batch_size,
     )
 
-  def batches(start: int, part: int, parts: int):
+  def batches(start: int, own: Sequence[int]):
     return loader.batches(
       stream,
       data.batch_size,
       config.train.steps,
       start=start,
-      process=part,
-      processes=parts,
+      own=own,
       threads=data.threads,
       workers=data.workers,
     )
