@@ -95,7 +95,7 @@ def draw(
   for document, time in zip(documents, times):
     size = len(document.tokens)
     if objective.streams == 2:
-      block = two_stream.block_of(config.mask)
+      block = config.mask.group_size
       size = two_stream.copied_lengths(document, block, vocabulary)[0] * objective.copies
     draws = corruption.Draws(time, rng.random(size), False, 0, False)
     if objective.streams == 2:

@@ -195,7 +195,7 @@ class Source:
     """int64 [R, 2]: tokens of a noisy copy of all response spans, and of the last of them.
 
     Args:
-      block: tokens of a noisy group, None for whole spans (`two_stream.block_of`).
+      block: tokens of a noisy group, None for whole spans (`Mask.group_size`).
     """
 
     def measure():

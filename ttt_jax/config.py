@@ -73,6 +73,11 @@ class Mask:
     checks.one_of('mask.audio', self.audio, ('span', 'block'))
     checks.positive('mask', self, 'block_size')
 
+  @property
+  def group_size(self) -> int | None:
+    """Tokens of a group of audio that is seen at once; None where it is a whole span."""
+    return self.block_size if self.audio == 'block' else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:

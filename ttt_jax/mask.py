@@ -64,9 +64,8 @@ def document_groups(
   Returns:
     int32 [n].
   """
-  block_size = config.block_size if config.audio == 'block' else None
   causal = vocabulary.is_prompt(tokens, spans) if config.causal_prompt else None
-  return order_groups(len(tokens), spans, block_size, causal)
+  return order_groups(len(tokens), spans, config.group_size, causal)
 
 
 def group_ends(groups: np.ndarray) -> np.ndarray:

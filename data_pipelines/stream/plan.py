@@ -19,7 +19,7 @@ from absl import logging
 from data_pipelines import cache, records
 from data_pipelines.stream import mixture, packing
 from ttt_jax import config as config_lib
-from ttt_jax.diffusion import corruption, two_stream
+from ttt_jax.diffusion import corruption
 
 # Purposes of random numbers: part of the seed, so that none repeats another's draws.
 ORDER, TRUNCATION, WINDOW, TIME, DOCUMENT = range(5)
@@ -70,7 +70,7 @@ class Deck:
     """
     lengths, copied = source.shapes.lengths, np.zeros((len(source.shapes.lengths), 2), np.int64)
     if objective.streams == 2:
-      copied = source.copied(two_stream.block_of(mask)) * objective.copies
+      copied = source.copied(mask.group_size) * objective.copies
     lengths = lengths + copied[:, 0]
     # A record that is too long is left out even in the epochs in which it would be cut.
     self._fitting = np.flatnonzero(lengths <= data.row_length).astype(np.int32)
@@ -205,7 +205,7 @@ class Plan:
     self._depends += [data.row_length, self.window_size]
     self._depends += [objective.sst, objective.sst_range, objective.sst_above]
     if objective.streams == 2:
-      self._depends += [two_stream.block_of(mask), objective.copies]
+      self._depends += [mask.group_size, objective.copies]
     self._windows: dict[int, Window] = {}  # the latest few
     self._lock = threading.RLock()  # rows are made by several threads
 

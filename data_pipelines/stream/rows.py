@@ -80,7 +80,7 @@ class Rows:
     """How many numbers its masks are drawn from."""
     if self._objective.streams == 1:
       return len(document.tokens)
-    block = two_stream.block_of(self._mask)
+    block = self._mask.group_size
     whole, _ = two_stream.copied_lengths(document, block, self._vocabulary)
     return whole * self._objective.copies
 

@@ -26,7 +26,7 @@ def two(audio='block', **changes):
 
 def laid(document, config, vocabulary, time=0.5, seed=0, dropped=False):
   """A document in two streams, and its copies before they were masked."""
-  block = two_stream.block_of(config.mask)
+  block = config.mask.group_size
   copies = two_stream.copy(document, block, config.objective.copies, vocabulary)
   uniforms = np.random.default_rng(seed).random(len(copies.tokens))
   draws = corruption.Draws(time, uniforms, False, 0, dropped)
@@ -98,7 +98,7 @@ def test_copies_hold_the_audio_of_responses_at_its_positions(
   np.testing.assert_array_equal(out.inputs[:size], document.tokens)
   _, twins = np.unique(copied.starts, return_inverse=True)
   np.testing.assert_array_equal(copied.index, twins)  # no two groups share a time
-  block = two_stream.block_of(config.mask)
+  block = config.mask.group_size
   assert two_stream.copied_lengths(document, block, v)[0] * copies == len(wanted)
 
 
@@ -205,6 +205,13 @@ def test_the_condition_can_be_dropped(assets, documents):
   assert not out.weights[:size].any() and kept.weights[:size].any()
   np.testing.assert_array_equal(out.inputs[size:], kept.inputs[size:])
   assert out.count == len(copied.tokens)
+
+
+def test_who_sees_what_does_not_depend_on_whether_the_condition_is_dropped(assets, documents):
+  config = two(mask__causal_prompt=True)
+  document = next(d for d in documents if d.responses.any() and not d.responses.all())
+  kept, out = (laid(document, config, assets.vocabulary, dropped=x)[0] for x in (False, True))
+  assert (kept.kv_start == out.kv_start).all() and (kept.kv_end == out.kv_end).all()
 
 
 @pytest.mark.parametrize('audio,copies', [('span', 1), ('block', 2)])

@@ -50,11 +50,6 @@ class Copies(NamedTuple):
   copy: np.ndarray
 
 
-def block_of(config: config_lib.Mask) -> int | None:
-  """Tokens of a noisy group; None where it is a whole span."""
-  return config.block_size if config.audio == 'block' else None
-
-
 def copied(size: int, ended: bool, block: int | None) -> int:
   """Tokens of a noisy copy of a span of `size` tokens, of which an end is one if `ended`."""
   return -(-size // block) * block if block and ended else size
@@ -137,23 +132,24 @@ def corrupt(
     objective: schedule, number of copies, normalization.
     vocabulary: gives the mask token and the classes.
   """
-  copies = copy(document, block_of(mask_config), objective.copies, vocabulary)
+  copies = copy(document, mask_config.group_size, objective.copies, vocabulary)
   t = schedule.time(objective, times(draws.time, copies, objective.copies))
   p = schedule.noise(objective, t)[copies.group]
   weights = schedule.weight(objective, t)[copies.group]
-  if draws.dropped:
+  groups = mask.document_groups(document.tokens, document.spans, mask_config, vocabulary)
+  if draws.dropped:  # which changes no group: what ends a prompt span cannot be seen then
     document = corruption.without_condition(document, vocabulary)
   masked = draws.uniforms < p
-  return lay(document, copies, masked, p, weights, mask_config, objective, vocabulary)
+  return lay(document, groups, copies, masked, p, weights, objective, vocabulary)
 
 
 def lay(
   document: chat.Document,
+  groups: np.ndarray,
   copies: Copies,
   masked: np.ndarray,
   p: np.ndarray,
   weights: np.ndarray,
-  mask_config: config_lib.Mask,
   objective: config_lib.Objective,
   vocabulary: vocabulary_lib.Vocabulary,
 ) -> Laid:
@@ -161,17 +157,16 @@ def lay(
 
   Args:
     document: the clean stream.
+    groups: int [n], its order groups.
     copies: the noisy one.
     masked: bool [c].
     p: float [c], the probability with which each was masked.
     weights: float [c], of those that are masked, before they are normalized.
-    mask_config: what clean audio sees.
     objective: the number of copies, and how weights are normalized.
     vocabulary: gives the mask token and the classes.
   """
   size, nothing = len(document.tokens), np.zeros(len(document.tokens), bool)
   clean = corruption.with_targets(document, nothing, nothing, 0.0, 0.0, objective, vocabulary)
-  groups = mask.document_groups(document.tokens, document.spans, mask_config, vocabulary)
   ends = np.cumsum(copies.sizes) + size  # of the groups, behind the clean stream
   none = np.zeros(size, np.int32)
   divisor = objective.copies

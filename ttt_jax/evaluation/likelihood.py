@@ -27,6 +27,7 @@ from data_pipelines.stream import rows
 from ttt_jax import batch as batch_lib
 from ttt_jax import chat, losses, sharding
 from ttt_jax import config as config_lib
+from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.diffusion import laid as laid_lib
 from ttt_jax.diffusion import two_stream
@@ -132,11 +133,11 @@ class Scorer:
       seed: of the draws.
     """
     objective = dataclasses.replace(self._objective, copies=samples)
-    block = two_stream.block_of(self._mask)
-    copies = two_stream.copy(document, block, samples, self._vocabulary, padded=self._padded)
+    block, v = self._mask.group_size, self._vocabulary
+    groups = mask_lib.document_groups(document.tokens, document.spans, self._mask, v)
+    copies = two_stream.copy(document, block, samples, v, padded=self._padded)
     masked, level = exact_counts(copies, samples, np.random.default_rng(seed))
-    how = self._mask, objective, self._vocabulary
-    laid = two_stream.lay(document, copies, masked, level, 1 / level, *how)
+    laid = two_stream.lay(document, groups, copies, masked, level, 1 / level, objective, v)
     return Read(laid, int(np.diff(document.spans[document.responses]).sum()))
 
   def score(self, params: Any, documents: Sequence[Read]) -> list[Sums]:
