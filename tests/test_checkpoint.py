@@ -356,6 +356,20 @@ def test_hashes_that_are_none_are_damage(run, files):
   assert resuming.newest_whole(run) == 1
 
 
+def test_a_step_that_comes_while_another_one_is_verified_is_not_read(run, monkeypatch):
+  damage = checkpoint.damage
+
+  def slowly(*args):
+    wrong = damage(*args)
+    save(run, [3], keep=5)
+    return wrong
+
+  monkeypatch.setattr(checkpoint, 'damage', slowly)
+  assert (checkpoint.restore_params(run)['a'] == 2).all() and checkpoint.latest(run) == 3
+  assert (checkpoint.read_param(run, 1, ('a',)) == 1).all()
+  assert checkpoint.shapes(run, 2)['b']['c'].shape == (8,)
+
+
 def test_the_tool_tells_what_is_whole(run, capsys):
   assert tool.verify(run) == 0
   flip(checkpoint.folder(run, 1) / 'metadata' / 'metadata')

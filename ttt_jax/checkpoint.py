@@ -149,7 +149,7 @@ def latest(workdir: str | pathlib.Path) -> int:
   """
   saved = steps(workdir)
   if not saved:
-    raise CheckpointError(f'{pathlib.Path(workdir, DIRECTORY)}: no checkpoint here')
+    raise _none(workdir)
   return saved[-1]
 
 
@@ -158,10 +158,11 @@ def folder(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
   return pathlib.Path(workdir, DIRECTORY, str(step)).absolute()
 
 
-def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
-  """Refuses a latest step that is not as it was written.
+def verified(workdir: str | pathlib.Path, below: str = '') -> int:
+  """The latest step, whose files are as they were written.
 
-  All processes call it: each reads a part of the files.
+  All processes call it: each reads a part of the files. Whoever reads a run that goes on takes
+  the step from here, once: there may be a later one at any time.
 
   Args:
     workdir: folder of the run.
@@ -170,9 +171,18 @@ def refuse_damaged(workdir: str | pathlib.Path, below: str = '') -> None:
   Raises:
     CheckpointError: there is no checkpoint, or some of its files have changed.
   """
-  step = latest(workdir)
+  # The first process decides: others may see a later step already.
+  seen = np.array(max(steps(workdir), default=-1))
+  step = int(multihost_utils.broadcast_one_to_all(seen))
+  if step < 0:
+    raise _none(workdir)
   if wrong := damage(workdir, step, below):
     raise _damaged(workdir, step, wrong)
+  return step
+
+
+def _none(workdir: str | pathlib.Path) -> CheckpointError:
+  return CheckpointError(f'{pathlib.Path(workdir, DIRECTORY)}: no checkpoint here')
 
 
 def _damaged(workdir: str | pathlib.Path, step: int, wrong: list[str]) -> CheckpointError:
@@ -255,20 +265,23 @@ def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
   hashes.write(path)
 
 
-def restore_params(workdir: str | pathlib.Path, like: Any = None) -> Any:
-  """The parameters of the latest step.
+def restore_params(
+  workdir: str | pathlib.Path, like: Any = None, step: int | None = None
+) -> Any:
+  """The parameters of a step.
 
   Args:
     workdir: folder of the run.
     like: tree of shapes, dtypes and shardings that are wanted; each device reads its part
       alone. By default they are as saved, on the first local device.
+    step: as `verified` gives it, which is asked by default.
 
   Raises:
     CheckpointError: there is no checkpoint, it is damaged, or it has other parameters than
       `like`.
   """
-  refuse_damaged(workdir, 'params')
-  path = _params(workdir)
+  step = verified(workdir, 'params') if step is None else step
+  path = _params(workdir, step)
   with ocp.StandardCheckpointer() as reader:
     saved = reader.metadata(path).item_metadata.tree
     if like is None:
@@ -280,15 +293,13 @@ def restore_params(workdir: str | pathlib.Path, like: Any = None) -> Any:
     return reader.restore(path, like)
 
 
-def read_param(workdir: str | pathlib.Path, keys: tuple[str, ...]) -> np.ndarray:
-  """One parameter of the latest step, by the keys that lead to it, and no other.
-
-  Does not look for damage: call `refuse_damaged` once, before the first.
+def read_param(workdir: str | pathlib.Path, step: int, keys: tuple[str, ...]) -> np.ndarray:
+  """One parameter of a step, as `verified` gives it, by the keys that lead to it.
 
   Raises:
-    CheckpointError: there is no checkpoint, or it has no such parameter.
+    CheckpointError: it has no such parameter.
   """
-  path = _params(workdir)
+  path = _params(workdir, step)
   item, arguments = 0, ocp.RestoreArgs(restore_type=np.ndarray)
   for key in reversed(keys):
     item, arguments = {key: item}, {key: arguments}
@@ -302,14 +313,14 @@ def read_param(workdir: str | pathlib.Path, keys: tuple[str, ...]) -> np.ndarray
   return value
 
 
-def shapes(workdir: str | pathlib.Path) -> Any:
-  """Tree of the shapes and dtypes of the latest step's parameters."""
+def shapes(workdir: str | pathlib.Path, step: int) -> Any:
+  """Tree of the shapes and dtypes of a step's parameters."""
   with ocp.StandardCheckpointer() as reader:
-    return reader.metadata(_params(workdir)).item_metadata.tree
+    return reader.metadata(_params(workdir, step)).item_metadata.tree
 
 
-def _params(workdir: str | pathlib.Path) -> pathlib.Path:
-  return folder(workdir, latest(workdir)) / 'params'
+def _params(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
+  return folder(workdir, step) / 'params'
 
 
 def _refuse_other_shapes(path: pathlib.Path, saved: Any, wanted: Any) -> None:

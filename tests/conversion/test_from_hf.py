@@ -135,7 +135,7 @@ def test_new_rows_are_drawn_like_the_old_ones(source, tmp_path):
   convert(source, tmp_path / 'a', audio_codebook=3000, seed=1)
   convert(source, tmp_path / 'b', audio_codebook=3000, seed=1)
   convert(source, tmp_path / 'c', audio_codebook=3000, seed=2)
-  a, b, c = (checkpoint.read_param(tmp_path / x, ('embedding',)) for x in 'abc')
+  a, b, c = (checkpoint.read_param(tmp_path / x, 0, ('embedding',)) for x in 'abc')
   size = assets_lib.load(tmp_path / 'a' / 'assets').vocabulary.size
   assert size == OLD + 2 + 3000 + 4 and len(a) % 128 == 0
   assert (a == b).all() and (a[:OLD] == c[:OLD]).all() and (a[OLD:size] != c[OLD:size]).all()
@@ -171,7 +171,7 @@ def test_the_authors_release_keeps_its_ids(tmp_path):
   assert vocabulary.begin_audio == OLD and vocabulary.end_prompt == OLD + 2
   assert vocabulary.audio_start == vocabulary.codebook_start == OLD + 3
   assert vocabulary.end_inner == OLD + 9 and vocabulary.mask == OLD + 11
-  ours = checkpoint.read_param(tmp_path / 'ours', ('embedding',))
+  ours = checkpoint.read_param(tmp_path / 'ours', 0, ('embedding',))
   wanted = theirs.get_input_embeddings().weight.detach().numpy()
   np.testing.assert_array_equal(ours[: vocabulary.size], wanted[: vocabulary.size])
   assert (ours[vocabulary.size :] == 0).all()
@@ -298,7 +298,7 @@ def test_heads_get_rows_of_their_own(tmp_path):
   size = assets_lib.load(tmp_path / 'ours' / 'assets').vocabulary.size
   new = slice(OLD, size)
   embedding, head = (
-    checkpoint.read_param(tmp_path / 'ours', (k,)) for k in ('embedding', 'head')
+    checkpoint.read_param(tmp_path / 'ours', 0, (k,)) for k in ('embedding', 'head')
   )
   old = sources.make('qwen2 untied').lm_head.weight.detach().numpy()[:OLD]
   assert head[new].any(1).all() and abs(head[new].std() / old.std() - 1) < 0.2
@@ -318,7 +318,7 @@ def test_nothing_is_rounded_and_what_is_left_out_does_not_count(tmp_path):
   held['model.norm.weight'] = held['model.norm.weight'].astype(np.float32) + 1e-5
   safetensors_numpy.save_file(held, path)
   convert(source, tmp_path / 'mixed', audio_codebook=CODES)
-  norm = checkpoint.read_param(tmp_path / 'mixed', ('norm', 'scale'))
+  norm = checkpoint.read_param(tmp_path / 'mixed', 0, ('norm', 'scale'))
   np.testing.assert_array_equal(norm, held['model.norm.weight'])
 
 

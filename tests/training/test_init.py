@@ -68,7 +68,7 @@ def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):
   description.write(folder, about, assets)
   checkpoint.save_params(folder, params, about)
   # A part that a device reads is whole chunks, so that it reads little else.
-  stored = checkpoint.shapes(folder)['embedding'].storage.chunk_shape
+  stored = checkpoint.shapes(folder, 0)['embedding'].storage.chunk_shape
   assert np.prod(stored) * 2 <= 2**10 < params['embedding'].nbytes
   mesh = jax.make_mesh((8,), ('x',))
   where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('x'))
@@ -86,11 +86,11 @@ def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):
 
 def test_one_parameter_is_read_alone(given):
   folder, params = given
-  got = checkpoint.read_param(folder, ('layers', 'mlp', 'gate'))
+  got = checkpoint.read_param(folder, 0, ('layers', 'mlp', 'gate'))
   assert isinstance(got, np.ndarray)
   np.testing.assert_array_equal(got, params['layers']['mlp']['gate'])
   with pytest.raises(checkpoint.CheckpointError, match='no parameter layers/nothing'):
-    checkpoint.read_param(folder, ('layers', 'nothing'))
+    checkpoint.read_param(folder, 0, ('layers', 'nothing'))
 
 
 def test_a_resumed_run_does_not_start_over(given, toy_data, tmp_path):

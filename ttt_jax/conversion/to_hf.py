@@ -6,9 +6,11 @@ and audio.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,11 +53,12 @@ def convert(
       be written.
   """
   config = description.config_of(source)
-  checkpoint.refuse_damaged(source, 'params')
+  step = checkpoint.verified(source, 'params')
   assets = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   model, size = config.model, assets.vocabulary.size
-  dtype = dtype or _stored_dtype(source)
+  dtype = dtype or str(np.dtype(checkpoint.shapes(source, step)['embedding'].dtype))
   kind = from_hf.DTYPES[dtype]
+  read = functools.partial(checkpoint.read_param, source, step)
   sizes = {name: n * kind.itemsize for name, n in table.sizes(model, size).items()}
   content = families.config_of(
     model, size, dtype, assets.vocabulary.turn_end, config.data.row_length
@@ -75,7 +78,7 @@ def convert(
       shutil.copyfile(_CODE / name, staging / name)
     about = description.of(config, assets.vocabulary.fingerprint)
     description.write(staging / from_hf.OWN, about, assets)
-    tensors.write(staging, _cast(source, model, size, kind, len(sizes)), sizes, shard_bytes)
+    tensors.write(staging, _cast(read, model, size, kind, len(sizes)), sizes, shard_bytes)
 
 
 def _own(config: config_lib.Config, assets: assets_lib.Assets, padding: int) -> dict[str, Any]:
@@ -95,17 +98,9 @@ def _own(config: config_lib.Config, assets: assets_lib.Assets, padding: int) -> 
   }
 
 
-def _stored_dtype(source: str | pathlib.Path) -> str:
-  return str(np.dtype(checkpoint.shapes(source)['embedding'].dtype))
-
-
-def _cast(source, model: config_lib.Model, size: int, kind: np.dtype, total: int):
+def _cast(read: Callable, model: config_lib.Model, size: int, kind: np.dtype, total: int):
   """Names and makers of the tensors, cast, under a bar of progress."""
   bar = tqdm.tqdm(total=total, desc='convert', unit='tensor')
-
-  def read(keys: tuple[str, ...]) -> np.ndarray:
-    return checkpoint.read_param(source, keys)
-
   for name, make in table.to_theirs(read, model, size):
 
     def cast(make=make) -> np.ndarray:

@@ -58,7 +58,8 @@ class Candidate:
     """
     config = description.config_of(folder)
     assets = assets_lib.load(pathlib.Path(folder, assets_lib.DIRECTORY))
-    step, params = checkpoint.latest(folder), checkpoint.restore_params(folder)
+    step = checkpoint.verified(folder, 'params')
+    params = checkpoint.restore_params(folder, step=step)
     return cls(name, folder, step, config, assets, params)
 
   def at(self, step: int, params: Any) -> None:
