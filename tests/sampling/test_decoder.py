@@ -14,7 +14,7 @@ from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.config import ConfigError, Mask
 from ttt_jax.model import transformer
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import decoder, passes
 
 # So few ids that a random network begins, ends and stops often enough.
 VOCABULARY = vocabulary_lib.Vocabulary(
@@ -22,6 +22,19 @@ VOCABULARY = vocabulary_lib.Vocabulary(
   **{'turn_start': 8, 'turn_end': 9, 'begin_audio': 10, 'begin_last': 11},
   **{'end_prompt': 28, 'end_inner': 29, 'end_last': 30, 'mask': 31, 'tokenizer': 'none'},
 )
+
+
+def test_parameters_made_ready_for_decoding_compute_the_same():
+  config = dataclasses.replace(make_config().model, dtype='bfloat16', qkv_bias=True)
+  model, ids = transformer.Transformer(config, 32), np.arange(8, dtype=np.int32)[None]
+  params = nn.unbox(model.init(jax.random.key(0), ids, ids, 0 * ids, ids + 1)['params'])
+  noise = np.random.default_rng(0)
+  params = jax.tree.map(lambda leaf: leaf + noise.normal(0, 1, leaf.shape), params)
+  ready = passes.computed_with(params, 'bfloat16')
+  ours, theirs = (
+    model.apply({'params': x}, ids, ids, 0 * ids, ids + 1) for x in (ready, params)
+  )
+  np.testing.assert_array_equal(ours, theirs)
 
 
 def _both(temperature):

@@ -89,7 +89,7 @@ class Passes:
     """
     self._mesh, self.ways = mesh, sharding.rows_of(mesh) if mesh else 1
     self.vocabulary, self.sampling = vocabulary, sampling
-    self._model, self._params = model, _computed_with(params, model.config.dtype)
+    self._model, self._params = model, computed_with(params, model.config.dtype)
     self._machine = rows_lib.Machine(vocabulary, sampling, mask)
     self.compiled: list[Shape] = []
     self.count = 0
@@ -110,7 +110,7 @@ class Passes:
   def with_params(self, params: Any) -> Self:
     """The same for other parameters, that lie as these do; it shares what was compiled."""
     other = copy.copy(self)
-    other._params = _computed_with(params, self._model.config.dtype)
+    other._params = computed_with(params, self._model.config.dtype)
     return other
 
   def _jit(self, function: Callable, **how) -> Callable:
@@ -296,10 +296,12 @@ def _replicated(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
   return sharding
 
 
-def _computed_with(params: Any, dtype: str) -> Any:
-  """`params` as they enter matrix products, so that no pass need convert them."""
+def computed_with(params: Any, dtype: str) -> Any:
+  """`params` as the network computes with them, so that no pass need convert them."""
 
   def convert(path, leaf):
-    return leaf if path[-1].key == 'scale' else jnp.asarray(leaf, dtype)
+    name = path[-1].key
+    added = name == 'scale' or name.endswith('_bias')  # in float32
+    return leaf if added else jnp.asarray(leaf, dtype)
 
   return jax.tree_util.tree_map_with_path(convert, params)
