@@ -9,7 +9,7 @@ from ttt_jax import batch as batch_lib
 from ttt_jax import config as config_lib
 from ttt_jax import sharding
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.ops import cross_entropy
+from ttt_jax.ops import cross_entropy, dot
 
 NOISE_BINS = 10  # accuracy is reported for ten ranges of the noise level
 
@@ -93,8 +93,8 @@ def joint(
     normalizer=normalizer,
     text_loss=jnp.sum(loss * text),
     text_count=jnp.sum(text, dtype=jnp.float32),
-    audio_loss=jnp.einsum('BL,BLX->X', loss, bins),
-    audio_correct=jnp.einsum('BL,BLX->X', correct.astype(jnp.float32), bins),
+    audio_loss=dot.einsum('BL,BLX->X', loss, bins),
+    audio_correct=dot.einsum('BL,BLX->X', correct.astype(jnp.float32), bins),
     audio_count=jnp.sum(bins, (0, 1)),
     positions=jnp.float32(counted.size),
     filled=jnp.sum(batch.visible > 0, dtype=jnp.float32),

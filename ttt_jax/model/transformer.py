@@ -18,7 +18,7 @@ from ttt_jax import sharding
 from ttt_jax.model import cache as cache_lib
 from ttt_jax.model import rotary
 from ttt_jax.ops import axes as axes_lib
-from ttt_jax.ops import embedding
+from ttt_jax.ops import dot, embedding
 from ttt_jax.ops import product as product_lib
 from ttt_jax.ops.attention import sharded
 
@@ -212,8 +212,8 @@ class Transformer(nn.Module):
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
     """Float32 logits [..., V] of hidden states [..., D]."""
-    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    return dot('...D,VD->...V', hidden, self.output_layer().astype(hidden.dtype))
+    layer = self.output_layer().astype(hidden.dtype)
+    return dot.einsum('...D,VD->...V', hidden, layer, jnp.float32)
 
   def __call__(self, inputs, positions, kv_start, kv_end) -> jax.Array:
     """Float32 logits [B, L, V]; arguments as for `hidden`."""

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from ttt_jax.ops import axes as axes_lib
+from ttt_jax.ops import dot
 
 F32 = jnp.float32
 
@@ -180,7 +181,7 @@ def _chunks(tokens, member, rows, d_head, interval, options, gradient):
       jnp.take(array, place, axis=0, mode='fill', fill_value=fill)
       for array, fill in zip(tokens, fills)
     )
-    logits = jnp.einsum('LD,VD->LV', x, rows, preferred_element_type=F32)
+    logits = dot.einsum('LD,VD->LV', x, rows, F32)
     logits = jnp.where(possible, logits, -jnp.inf)
     loss, log_sum, correct = _softmax(logits, target - first_id, axes.vocabulary)
     found = lax.dynamic_update_slice(found, jnp.stack([loss, log_sum, correct]), (0, start))
@@ -191,10 +192,8 @@ def _chunks(tokens, member, rows, d_head, interval, options, gradient):
       )
       d_logits = weight[:, None] * (d_logits - (ids == target[:, None]))
       d_logits = d_logits.astype(x.dtype)
-      d_x = lax.dynamic_update_slice(d_x, jnp.einsum('LV,VD->LD', d_logits, rows), (start, 0))
-      d_head = d_head.at[used].add(
-        jnp.einsum('LV,LD->VD', d_logits, x, preferred_element_type=F32)
-      )
+      d_x = lax.dynamic_update_slice(d_x, dot.einsum('LV,VD->LD', d_logits, rows), (start, 0))
+      d_head = d_head.at[used].add(dot.einsum('LV,LD->VD', d_logits, x, F32))
     return found, d_x, d_head
 
   found = axes_lib.varying(jnp.zeros((3, len(places)), F32), axes.tokens)

@@ -3,9 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
+
+from ttt_jax.ops import dot
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
@@ -37,7 +38,7 @@ def _forward(spec, x, weight, axes, reduce_dtype):
 
 
 def _multiply(spec, x, weight, axes):
-  out = jnp.einsum(spec, x, _gathered_along_outer(weight.astype(x.dtype), axes))
+  out = dot.einsum(spec, x, _gathered_along_outer(weight.astype(x.dtype), axes))
   return checkpoint_name(out, 'product')
 
 
@@ -46,10 +47,8 @@ def _backward(spec, axes, reduce_dtype, kept, cotangent):
   operands, result = spec.split('->')
   first, second = operands.split(',')
   whole = _gathered_along_outer(weight.astype(x.dtype), axes)
-  d_x = jnp.einsum(f'{result},{second}->{first}', cotangent, whole)
-  d_weight = jnp.einsum(
-    f'{first},{result}->{second}', x, cotangent, preferred_element_type=reduce_dtype
-  )
+  d_x = dot.einsum(f'{result},{second}->{first}', cotangent, whole)
+  d_weight = dot.einsum(f'{first},{result}->{second}', x, cotangent, reduce_dtype)
   return d_x, _gathered_along_outer(d_weight, axes).astype(weight.dtype)
 
 

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ttt_jax.ops import dot
+
 CHUNK = 512  # keys at a time; on a CPU those of a head stay in its cache
 
 
@@ -45,14 +47,14 @@ def attention(
     # The last chunk may begin within the one before it: what that has done is not seen again.
     fresh = key >= index * chunk
     seen = (key < kv_end[..., None]) & fresh
-    scores = jnp.matmul(q, part(k, first).swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    scores = dot.matmul(q, part(k, first).swapaxes(-1, -2))
     shape = scores.shape
     scores = scores.reshape(batch, kv_heads, groups, length, chunk)
     scores = jnp.where(seen[:, None, None], scores, -jnp.inf).reshape(shape)
     now = jnp.maximum(top, scores.max(-1, keepdims=True))
     weights = jnp.exp(scores - now)
     values = jnp.where((key < last[..., 0])[..., None], part(v, first), 0)
-    new = jnp.matmul(weights.astype(q.dtype), values, preferred_element_type=jnp.float32)
+    new = dot.matmul(weights.astype(q.dtype), values)
     shrunk = jnp.exp(top - now)
     return now, total * shrunk + weights.sum(-1, keepdims=True), out * shrunk + new
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from ttt_jax.ops import dot
 from ttt_jax.ops.attention import walk
 
 BLOCKS = (128, 256)  # queries and keys of a chunk
@@ -64,10 +65,6 @@ def attention(q, k, v, start, end, soft_cap: float | None, blocks) -> jax.Array:
   return out.reshape(batch, count_q * size_q, -1, width)[:, :length]
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-  return jnp.matmul(a, b, preferred_element_type=jnp.float32)
-
-
 def _transposed(x: jax.Array) -> jax.Array:
   return x.swapaxes(-1, -2)
 
@@ -87,7 +84,7 @@ def _meet(q, k, v, chunk: _Chunks, step, soft_cap):
   visible = visible.any(0)  # [Q, Y]
   seen = visible.any(0)[:, None]
   keys, values = jnp.where(seen, keys, 0), jnp.where(seen, values, 0)
-  scores, slope = _dot(q, _transposed(keys)), None
+  scores, slope = dot.matmul(q, _transposed(keys)), None
   if soft_cap is not None:
     bounded = jnp.tanh(scores / soft_cap)
     scores, slope = soft_cap * bounded, 1 - bounded**2
@@ -113,7 +110,7 @@ def _forward(q, k, v, chunks, soft_cap):
       weights = jnp.exp(scores - higher)
       decay = jnp.exp(top - higher)
       total = decay * total + weights.sum(-1, keepdims=True)
-      return higher, total, decay * sums + _dot(weights.astype(values.dtype), values)
+      return higher, total, decay * sums + dot.matmul(weights.astype(values.dtype), values)
 
     # Above `_LOW`, so that weights of what is hidden vanish from the first chunk on.
     top = jnp.full((*q.shape[:-1], 1), _LOW / 2)
@@ -140,12 +137,16 @@ def _backward(soft_cap, saved, gradient):
       d_q, d_k, d_v = carry
       index, keys, values, scores, slope = _meet(q, k, v, chunk, number, soft_cap)
       weights = jnp.exp(scores - log_sum)
-      d_scores = weights * (_dot(gradient, _transposed(values)) - delta)
+      d_scores = weights * (dot.matmul(gradient, _transposed(values)) - delta)
       d_scores = (d_scores if slope is None else d_scores * slope).astype(q.dtype)
       # Products with the small factor transposed: several times faster on a CPU.
-      add_v = _transposed(_dot(_transposed(gradient), weights.astype(q.dtype)))
-      add_k = _transposed(_dot(_transposed(q), d_scores))
-      return d_q + _dot(d_scores, keys), d_k.at[index].add(add_k), d_v.at[index].add(add_v)
+      add_v = _transposed(dot.matmul(_transposed(gradient), weights.astype(q.dtype)))
+      add_k = _transposed(dot.matmul(_transposed(q), d_scores))
+      return (
+        d_q + dot.matmul(d_scores, keys),
+        d_k.at[index].add(add_k),
+        d_v.at[index].add(add_v),
+      )
 
     d_q = jnp.zeros(q.shape, jnp.float32)
     steps = walk.steps(chunk.walks.reshape(2, 4))

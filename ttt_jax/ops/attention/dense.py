@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from ttt_jax.ops import dot
+
 
 def attention(q, k, v, start, end, soft_cap: float | None) -> jax.Array:
   """As `attention.interval_attention`, with intervals int32 [B, intervals, L]."""
@@ -23,17 +25,13 @@ def attention(q, k, v, start, end, soft_cap: float | None) -> jax.Array:
   return out.reshape(batch, heads, length, width).transpose(0, 2, 1, 3)
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-  return jnp.matmul(a, b, preferred_element_type=jnp.float32)
-
-
 def _transposed(x: jax.Array) -> jax.Array:
   return x.swapaxes(-1, -2)
 
 
 def _scores(q, k, bias, soft_cap):
   """float32 [B, K, G * L, S], biased by [B, L, S]; and the slope of the cap, or None."""
-  scores, slope = _dot(q, _transposed(k)), None
+  scores, slope = dot.matmul(q, _transposed(k)), None
   if soft_cap is not None:
     bounded = jnp.tanh(scores / soft_cap)
     scores, slope = soft_cap * bounded, 1 - bounded**2
@@ -53,7 +51,7 @@ def _dense_forward(q, k, v, bias, soft_cap):
   top = scores.max(-1, keepdims=True)
   weights = jnp.exp(scores - top)
   total = weights.sum(-1, keepdims=True)
-  out = (_dot(weights.astype(v.dtype), v) / total).astype(v.dtype)
+  out = (dot.matmul(weights.astype(v.dtype), v) / total).astype(v.dtype)
   out = checkpoint_name(out, 'attention_out')
   log_sum = checkpoint_name(top + jnp.log(total), 'attention_lse')
   return out, (q, k, v, bias, out, log_sum)
@@ -66,12 +64,12 @@ def _dense_backward(soft_cap, saved, gradient):
   scores, slope = _scores(q, k, bias, soft_cap)
   weights = jnp.exp(scores - log_sum)
   delta = jnp.sum(out.astype(jnp.float32) * gradient, -1, keepdims=True)
-  d_scores = weights * (_dot(gradient, _transposed(v)) - delta)
+  d_scores = weights * (dot.matmul(gradient, _transposed(v)) - delta)
   d_scores = (d_scores if slope is None else d_scores * slope).astype(q.dtype)
   # Products with the small factor transposed: several times faster on a CPU.
-  d_v = _transposed(_dot(_transposed(gradient), weights.astype(q.dtype)))
-  d_k = _transposed(_dot(_transposed(q), d_scores))
-  d_q = _dot(d_scores, k)
+  d_v = _transposed(dot.matmul(_transposed(gradient), weights.astype(q.dtype)))
+  d_k = _transposed(dot.matmul(_transposed(q), d_scores))
+  d_q = dot.matmul(d_scores, k)
   return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), jnp.zeros_like(bias)
 
 

@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from ttt_jax.ops import dot
 from ttt_jax.ops.attention import walk
 
 _LEAST = 16  # the least side of a product on tensor cores
@@ -90,11 +91,6 @@ def attention(q, k, v, start, end, soft_cap, blocks, interpret) -> jax.Array:
   return out[:, :, :length, :width].swapaxes(1, 2)
 
 
-def _dot(a, b):
-  precision = 'highest' if a.dtype == jnp.float32 else None
-  return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
-
-
 def _visible(edges, places):
   """bool [queries, keys], of edges 2 * intervals times [queries] and places [keys]."""
   count = len(edges) // 2
@@ -117,7 +113,7 @@ def _load(array, visible, axis: int):
 
 def _scores(q, keys, s: _Settings):
   """Scores times log2(e), float32 [queries, keys]; and the slope of the cap, or None."""
-  scores = _dot(q, keys.T)
+  scores = dot.matmul(q, keys.T)
   if s.soft_cap is None:
     return scores * (s.scale * _LOG2_E), None
   # tanh(x) = 1 - 2 / (e^2x + 1), which Triton has no name for.
@@ -160,7 +156,7 @@ def _forward_kernel(walks, edges, q, k, v, out, log_sum, *, s: _Settings):
     higher = jnp.maximum(top, scores.max(1))
     weights = jnp.exp2(scores - higher[:, None])
     decay = jnp.exp2(top - higher)
-    sums = decay[:, None] * sums + _dot(weights.astype(values.dtype), values)
+    sums = decay[:, None] * sums + dot.matmul(weights.astype(values.dtype), values)
     return higher, decay * total + weights.sum(1), sums
 
   # Above `_LOW`, so that weights of what is hidden vanish from the first block on.
@@ -176,7 +172,7 @@ def _d_scores(q, keys, values, gradient, log_sum, delta, visible, s: _Settings):
   """Weights, and gradients of the scores (before their scale): float32 [queries, keys]."""
   scores, slope = _scores(q, keys, s)
   weights = jnp.exp2(scores - log_sum[:, None])
-  d_scores = weights * (_dot(gradient, values.T) - delta[:, None])
+  d_scores = weights * (dot.matmul(gradient, values.T) - delta[:, None])
   d_scores = d_scores if slope is None else d_scores * slope
   if visible is not None:
     # Both, for what nobody sees and who sees nothing may be anything.
@@ -194,7 +190,7 @@ def _d_q_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_q, *, s: _Set
     visible = _visible(mine, places) if masked else None
     keys, values = _load(k.at[place, :], visible, 0), v[place, :]
     _, d_scores = _d_scores(queries, keys, values, upstream, own_sum, own_delta, visible, s)
-    return total + _dot(d_scores.astype(keys.dtype), keys)
+    return total + dot.matmul(d_scores.astype(keys.dtype), keys)
 
   total = _go(walks, jnp.zeros(queries.shape, jnp.float32), body)
   d_q[...] = (total * s.scale).astype(d_q.dtype)
@@ -212,8 +208,8 @@ def _d_kv_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_k, d_v, *, s
       upstream = _load(gradient.at[head, place, :], visible, 1)
       sums = log_sum[head, place], delta[head, place]
       weights, d_scores = _d_scores(queries, own_keys, own_values, upstream, *sums, visible, s)
-      d_keys = carry[0] + _dot(d_scores.astype(queries.dtype).T, queries)
-      return d_keys, carry[1] + _dot(weights.astype(upstream.dtype).T, upstream)
+      d_keys = carry[0] + dot.matmul(d_scores.astype(queries.dtype).T, queries)
+      return d_keys, carry[1] + dot.matmul(weights.astype(upstream.dtype).T, upstream)
 
     return _go(walks, carry, body)
 

@@ -18,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ttt_jax import errors
+from ttt_jax.ops import dot
 from ttt_jax.ops.attention import walk
 
 LANES = 128
@@ -97,7 +98,7 @@ def attention(q, k, v, start, end, soft_cap, blocks, interpret) -> jax.Array:
 
 
 def _dot(a, b, contract: tuple[int, int]):
-  precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+  precision = dot.precision(a.dtype)
   axes = (((contract[0],), (contract[1],)), ((), ()))
   return jax.lax.dot_general(
     a, b, axes, precision=precision, preferred_element_type=jnp.float32
