@@ -66,6 +66,7 @@ def test_what_differs_is_shown_with_both_values(run, caplog):
     {'objective__ppm': 0.1},
     {'model__layers': 3},
     {'train__freeze': 'embedding'},
+    {'optimizer__name': 'muon'},
   ],
 )
 def test_what_makes_another_run_is_refused_unless_it_is_allowed_by_its_name(run, change):

@@ -120,7 +120,8 @@ def restore(
     restored = checkpoints.restore(step, args=items)
   except (ValueError, KeyError) as error:
     raise CheckpointError(
-      f'step {step} in {checkpoints.directory} does not fit the configured model: {error}'
+      f'step {step} in {checkpoints.directory} does not fit the configured model and '
+      f'optimizer: {error}'
     ) from error
   return restored.params, restored.optimizer
 

@@ -363,7 +363,7 @@ class Config:
   evaluation: Evaluation
 
   def __post_init__(self):
-    checks.require(self.seed >= 0, 'seed', self.seed, 'at least 0')
+    checks.require(0 <= self.seed < 2**32, 'seed', self.seed, 'in 0..2**32 - 1')
 
   def to_dict(self) -> dict[str, Any]:
     """Plain nested dicts; `from_config_dict` takes them back."""

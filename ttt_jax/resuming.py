@@ -23,7 +23,10 @@ _FREE = (
   'data.workers',
   *(f'model.{key}' for key in config_lib.HOW_COMPUTED),
 )
-_FIXED = ('vocabulary', 'records', 'seed', 'data', 'mask', 'objective', 'model', 'train.freeze')
+_FIXED = (
+  *('vocabulary', 'records', 'seed', 'data', 'mask', 'objective', 'model'),
+  *('train.freeze', 'optimizer.name'),
+)
 
 
 def refuse_another(

@@ -189,6 +189,8 @@ def test_settings_that_all_must_share_are_refused():
     speak([prompt], [0], [other])
   with pytest.raises(ConfigError, match='the prompt: its settings'):
     next(speak.stream(prompt, 0, other))
+  with pytest.raises(ConfigError, match='prompt 0: its seed, 4294967296, is not in'):
+    speak([prompt], [2**32])
 
 
 @pytest.mark.parametrize('guidance', [0.0, 1.0])

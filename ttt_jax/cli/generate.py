@@ -26,7 +26,7 @@ _ASK = flags.DEFINE_string('ask', None, 'Recording of a question to answer.')
 _OUT = flags.DEFINE_string('out', None, 'WAV file for what the model says; -: standard output.')
 _STREAM = flags.DEFINE_boolean('stream', False, 'Write text and sound as they come.')
 _VOICE = flags.DEFINE_integer('voice', 0, 'Voice to speak in, from 0.')
-_SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.')
+_SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.', 0, 2**32 - 1)
 
 
 def _request() -> tuple[str, str | session_lib.Recording]:
@@ -48,8 +48,6 @@ def main():
   """Reads the flags."""
   task, said = _request()
   sampling = decoding.changed(description.config_of(_CHECKPOINT.value).sampling)
-  if _SEED.value < 0:
-    raise errors.UserError('--seed must be at least 0')
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)
   if _STREAM.value:
     complete = answers.live(session, task, said, _VOICE.value, _OUT.value)

@@ -172,8 +172,9 @@ class Transformer(nn.Module):
     Args:
       inputs: int32 [B, L] token ids.
       positions: int32 [B, L] within each document.
-      kv_start: int32 [B, L], the first key that each position sees.
-      kv_end: int32 [B, L], the end (exclusive) of those keys.
+      kv_start: int32 [B, L], the first key that each position sees; or [B, L, 2], of the two
+        intervals of keys that positions of two streams see.
+      kv_end: likewise, the end (exclusive) of those keys.
 
     Returns:
       [B, L, D] of `config.dtype`.

@@ -137,9 +137,11 @@ class Decoder:
 
     Raises:
       VocabularyError: the prompt is empty, too long, or has an unknown token.
-      ConfigError: the settings differ in something else.
+      ConfigError: the settings differ in something else, or the seed is no uint32.
     """
     self.check(prompt, name)
+    if not 0 <= seed < 2**32:
+      raise config_lib.ConfigError(f'{name}: its seed, {seed}, is not in 0..2**32 - 1')
     settings = self._sampling if settings is None else settings
     own = {key: getattr(self._sampling, key) for key in config_lib.OF_A_REQUEST}
     if dataclasses.replace(settings, **own) != self._sampling:
