@@ -266,6 +266,38 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
   assert 'the first is #4 (read): RuntimeError' in said  # failed references do not count
 
 
+def test_answers_that_are_kept_are_held_to_another_reference_as_new_ones(
+  data, assets, tmp_path, monkeypatch
+):
+  read = records.Source.__getitem__
+
+  def captioned(self, index):
+    record = read(self, index)
+    more = {'caption': 'one two'} if index % 4 else {}
+    return record._replace(about=record.about | more)
+
+  monkeypatch.setattr(records.Source, '__getitem__', captioned)
+  spoken = {**SAY, 'metrics': SAY['metrics'][:1], 'reference': 'caption'}
+  tasks = (
+    suite.Task('read', (data,), **READ, reference='caption'),
+    suite.Task('say', (data,), **spoken),
+  )
+  other = make_suite(data, tasks=tasks)
+  fresh = results_of(other, tmp_path / 'fresh', Parrot(assets))
+  judged(make_suite(data), tmp_path, Parrot(assets))
+  again = Parrot(assets)
+  found = judged(other, tmp_path, again)
+  assert again.asked == []
+  offline.write(found, tmp_path)
+  assert json.loads(json.dumps(found.results))['tasks'] == fresh['tasks']
+  failed = {name: task['failed']['parrot'] for name, task in fresh['tasks'].items()}
+  assert sum(failed.values()) == 6 and all(
+    'no text under' in one['reason']
+    for task in fresh['tasks'].values()
+    for one in task['failures']
+  )
+
+
 def test_a_task_of_which_nothing_is_left_has_no_figure(data, assets, tmp_path, monkeypatch):
   broken_records(monkeypatch, *range(24))
   found = judged(make_suite(data), tmp_path, Parrot(assets)).results

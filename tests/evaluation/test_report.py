@@ -201,6 +201,20 @@ def test_failures_are_listed_with_their_reasons(made, monkeypatch):
   monkeypatch.undo()
 
 
+def test_sound_that_cannot_be_made_is_left_out_of_its_cards(made, monkeypatch):
+  def refuse(*_):
+    raise ValueError('an id of another level')
+
+  monkeypatch.setattr(examples.voices, 'spoken', refuse)
+  _, page, judged = made()
+  assert len(players(page)) == 6 + 2  # reference speech
+  assert judged.results['tasks']['say']['failed'] == {'a': 6, 'b': 6}
+  assert 'ValueError: an id of another level' in page.text
+  monkeypatch.setattr(examples.voices, 'floor', refuse)
+  _, page, _ = made()
+  assert players(page) == [] and page.text.count('Should say') == 6
+
+
 def test_runaway_speech_keeps_the_page_small(made, assets, monkeypatch):
   long = np.random.default_rng(0).normal(0, 0.1, 30 * 16_000).astype('f4')
   monkeypatch.setattr(examples.voices, 'floor', lambda *_: long)
