@@ -255,14 +255,14 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
   assert tasks['read']['items'] == 12 and tasks['read']['failed'] == {'parrot': 5}
   assert tasks['read']['figures']['wer']['checkpoints']['parrot']['items'] == 7
   assert tasks['say']['figures']['speech_wer']['checkpoints']['parrot']['items'] == 11
-  assert evaluate.too_many_failed(found) == ''
+  assert evaluate.too_many_failed(found.results) == ''
   strict = judged(
     suite.Suite(whole.tasks, tolerance=0.4, resamples=0), tmp_path, Parrot(assets)
   )
-  said = evaluate.too_many_failed(strict)
+  said = evaluate.too_many_failed(strict.results)
   assert "task 'read', checkpoint parrot: 5 of 12 items failed" in said and '40.0%' in said
   alone = suite.Suite(whole.tasks[1:], tolerance=0.1, resamples=0)
-  said = evaluate.too_many_failed(judged(alone, tmp_path, Parrot(assets)))
+  said = evaluate.too_many_failed(judged(alone, tmp_path, Parrot(assets)).results)
   assert 'the first is #4 (read): RuntimeError' in said  # failed references do not count
 
 
@@ -313,7 +313,9 @@ def test_a_broken_record_is_none_of_an_optional_task_that_has_no_other(
   sing = suite.Task('sing', (data,), **READ | {'where': {'task': 'sing'}}, optional=True)
   tasks = (suite.Task('read', (data,), **READ), sing)
   found = judged(make_suite(data, tasks=tasks, tolerance=0.1), tmp_path, Parrot(assets))
-  assert list(found.results['tasks']) == ['read'] and not evaluate.too_many_failed(found)
+  assert list(found.results['tasks']) == ['read'] and not evaluate.too_many_failed(
+    found.results
+  )
 
 
 def test_several_checkpoints_are_compared_on_the_same_items(data, assets, tmp_path):

@@ -224,6 +224,20 @@ def test_runaway_speech_keeps_the_page_small(made, assets, monkeypatch):
   assert 'of 30.0 s' in page.text
 
 
+def test_results_are_written_when_all_else_is(made, monkeypatch, tmp_path):
+  def refuse(*_):
+    raise OSError('full')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(report, 'write', refuse)
+    with pytest.raises(OSError, match='full'):
+      made()
+  assert not (tmp_path / evaluate.RESULTS).exists()
+  _, _, judged = made()
+  written = json.loads((tmp_path / evaluate.RESULTS).read_text())
+  assert written == json.loads(json.dumps(judged.results))
+
+
 def test_curves_come_from_the_metrics_of_each_run(made, assets, tmp_path):
   lines = [
     {'step': 20, 'text_loss': 5.0, 'audio_loss': 2.0, 'audio_loss/0.3': 1.5},

@@ -91,7 +91,7 @@ def quickstart(
   more = {'seconds': stages.seconds, 'command': ' '.join(sys.argv), 'note': note}
   stages.run(
     'evaluate',
-    path.exists() and trained,
+    trained and _judged(path),
     lambda: offline.run(_suite(data), [str(run)], str(folder), **more),
   )
   return json.loads(path.read_text(encoding='utf-8'))
@@ -106,6 +106,11 @@ def _trained(run: pathlib.Path, steps: int) -> bool:
     return checkpoint.latest(run) >= steps
   except checkpoint.CheckpointError:
     return False
+
+
+def _judged(path: pathlib.Path) -> bool:
+  """Whether there are results, of enough items; those that failed are worth another trial."""
+  return path.exists() and not evaluate.too_many_failed(json.loads(path.read_text('utf-8')))
 
 
 def _refuse_another(folder: pathlib.Path, described: dict) -> None:

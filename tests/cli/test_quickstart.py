@@ -1,0 +1,60 @@
+"""The quickstart: what is skipped, what is refused, and what its flags come to."""
+
+import json
+
+import pytest
+from test_cli import WORLD, toy_config
+
+from data_pipelines.little_world import prepare
+from ttt_jax import errors
+from ttt_jax.cli import quickstart
+from ttt_jax.evaluation import evaluate, offline
+
+
+@pytest.fixture
+def stages(monkeypatch):
+  """The names of the stages that were called, which take no time; those in `broken` fail."""
+  called, broken = [], set()
+
+  def stub(name):
+    def stage(*arguments, **_):
+      called.append(name)
+      if name in broken:
+        raise errors.UserError(f'{name} fails')
+      if name == 'prepare':
+        arguments[0].mkdir()
+
+    return stage
+
+  def judge(suite, checkpoints, out, **_):
+    called.append('evaluate')
+    task = {'items': 10, 'failed': {'run': 6 if 'evaluate' in broken else 0}}
+    task['failures'] = [{'checkpoint': 'run', 'item': 'a', 'stage': 'listen', 'reason': 'deaf'}]
+    results = {'suite': {'tolerance': 0.5}, 'tasks': {'say': task}}
+    with open(f'{out}/results.json', 'w', encoding='utf-8') as file:
+      json.dump(results, file)
+    if wrong := evaluate.too_many_failed(results):
+      raise evaluate.EvaluationError(wrong)
+
+  monkeypatch.setattr(prepare, 'prepare', stub('prepare'))
+  monkeypatch.setattr(quickstart.train, 'train', stub('train'))
+  monkeypatch.setattr(quickstart, '_trained', lambda run, steps: 'train' in called)
+  monkeypatch.setattr(quickstart, '_suite', lambda data: None)
+  monkeypatch.setattr(offline, 'run', judge)
+  return called, broken
+
+
+def start(folder):
+  return quickstart.quickstart(toy_config(), WORLD, folder, 0.0, '')
+
+
+def test_an_evaluation_in_which_too_many_failed_is_done_again(stages, tmp_path):
+  called, broken = stages
+  broken.add('evaluate')
+  for _ in range(2):
+    with pytest.raises(evaluate.EvaluationError, match='6 of 10 items failed'):
+      start(tmp_path)
+  broken.clear()
+  for _ in range(2):
+    assert start(tmp_path)['tasks']['say']['failed'] == {'run': 0}
+  assert called == ['prepare', 'train', *['evaluate'] * 3]
