@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from test_cli import WORLD, toy_config
+from test_cli import WORLD, tool, toy_config
 
 from data_pipelines.little_world import prepare
+from ttt_jax import config as config_lib
 from ttt_jax import errors
 from ttt_jax.cli import quickstart
 from ttt_jax.evaluation import evaluate, offline
@@ -58,3 +59,23 @@ def test_an_evaluation_in_which_too_many_failed_is_done_again(stages, tmp_path):
   for _ in range(2):
     assert start(tmp_path)['tasks']['say']['failed'] == {'run': 0}
   assert called == ['prepare', 'train', *['evaluate'] * 3]
+
+
+def test_a_folder_in_which_nothing_was_made_is_for_anything(stages, tmp_path):
+  called, broken = stages
+  broken.add('prepare')
+  with pytest.raises(errors.UserError, match='prepare fails'):
+    start(tmp_path)
+  broken.clear()
+  other = toy_config()
+  other.train.steps = 5
+  quickstart.quickstart(other, WORLD, tmp_path, 0.0, '')
+  with pytest.raises(config_lib.ConfigError, match='holds a quickstart with other settings'):
+    start(tmp_path)
+  assert called == ['prepare', 'prepare', 'train', 'evaluate']
+
+
+def test_a_world_that_cannot_be_leaves_no_folder(tmp_path):
+  code, said = tool('quickstart', f'--folder={tmp_path / "new"}', '--voices=9')
+  assert code != 0 and 'error: --voices=9: it must be' in said and 'Traceback' not in said, said
+  assert not (tmp_path / 'new').exists()

@@ -79,7 +79,8 @@ def quickstart(
   data, run = folder / 'data', folder / 'run'
   config.data.directory = str(data)
   checked = config_lib.from_config_dict(config)
-  _refuse_another(folder, {'config': checked.to_dict(), 'world': dataclasses.asdict(world)})
+  described = {'config': checked.to_dict(), 'world': dataclasses.asdict(world)}
+  _note(folder, described, begun=data.exists() or run.exists())
   stages = _Stages(folder)
   if install_seconds and 'install' not in stages.seconds:
     stages.add('install', install_seconds)
@@ -113,13 +114,13 @@ def _judged(path: pathlib.Path) -> bool:
   return path.exists() and not evaluate.too_many_failed(json.loads(path.read_text('utf-8')))
 
 
-def _refuse_another(folder: pathlib.Path, described: dict) -> None:
-  """Writes down what this folder is for, or refuses one that is for something else."""
+def _note(folder: pathlib.Path, described: dict, begun: bool) -> None:
+  """Writes down what the folder is for, unless something else has `begun` in it."""
   path = folder / 'quickstart.json'
   text = json.dumps(described, indent=1, sort_keys=True) + '\n'
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding='utf-8') != text:
+    if begun and path.exists() and path.read_text(encoding='utf-8') != text:
       raise config_lib.ConfigError(
         f'{folder} holds a quickstart with other settings (see {path}): '
         'remove it, or choose another --folder'
