@@ -1,9 +1,11 @@
 """The quickstart: what is skipped, what is refused, and what its flags come to."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from test_cli import WORLD, tool, toy_config
+from test_cli import ROOT, WORLD, tool, toy_config
 
 from data_pipelines.little_world import prepare
 from ttt_jax import config as config_lib
@@ -79,3 +81,33 @@ def test_a_world_that_cannot_be_leaves_no_folder(tmp_path):
   code, said = tool('quickstart', f'--folder={tmp_path / "new"}', '--voices=9')
   assert code != 0 and 'error: --voices=9: it must be' in said and 'Traceback' not in said, said
   assert not (tmp_path / 'new').exists()
+
+
+def test_a_fast_run_is_short_but_for_what_was_asked():
+  script = """
+import sys
+from absl import flags
+from ttt_jax.cli import quickstart
+
+def noted(config, world, folder, seconds, note):
+  print(config.train.steps, config.sampling.max_audio, config.optimizer.learning_rate,
+        world.strings, world.tests, world.ask_every, folder, bool(note))
+
+quickstart.quickstart = noted
+quickstart.summary.table = lambda results: ''
+for words in ([], ['--fast'], sys.argv[1:]):
+  flags.FLAGS.unparse_flags()
+  sys.argv = ['x', *words]
+  flags.FLAGS(sys.argv)
+  quickstart.main()
+"""
+  given = ['--fast', '--config.train.steps=7', '--config.sampling.max_audio=9', '--tests=100']
+  given += ['--strings=3000', '--folder=mine', '--config.optimizer.learning_rate=0.5']
+  command = [sys.executable, '-c', script, *given]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+  whole, fast, mixed = [line.split() for line in done.stdout.splitlines() if ' 0.' in line]
+  assert whole[3:] == ['3000', '100', '3', 'runs/quickstart', 'False']
+  assert fast[2] == whole[2] and int(fast[0]) < int(whole[0]) and int(fast[1]) < int(whole[1])
+  assert fast[3:] == ['400', '12', '12', 'runs/quickstart-fast', 'True']
+  assert mixed == ['7', '9', '0.5', '3000', '100', '12', 'mine', 'True']
+  assert '--checkpoint=mine/run --speak=' in done.stdout
