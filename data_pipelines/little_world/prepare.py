@@ -18,12 +18,12 @@ from absl import app, flags, logging
 
 from data_pipelines import records
 from data_pipelines.little_world import speech, sums, town
-from data_pipelines.little_world.world import Question, World
+from data_pipelines.little_world.world import MOST_STRINGS, Question, World
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, errors
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
-from ttt_jax.codecs import audio_io, mel_vq
+from ttt_jax.codecs import audio_io, codec, mel_vq
 
 _OUT = flags.DEFINE_string('out', None, 'Folder of the data set; made anew.')
 _WORLD = flags.DEFINE_enum('world', 'sums', ['sums', 'town'], 'What there is to say.')
@@ -34,10 +34,16 @@ _CODES = flags.DEFINE_integer('codes', 512, 'Size of the codebook.')
 _FRAMES = flags.DEFINE_integer('frames', 4, 'Frames of 10 ms a token.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Decides which sentences there are.')
 
+_SECOND = 100  # frames: a token of that many tells no sounds apart
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What there is to make; the flags of this module say what each means."""
+  """What there is to make; the flags of this module say what each means.
+
+  Raises:
+    UserError: one is out of its range.
+  """
 
   world: str
   voices: int
@@ -52,6 +58,19 @@ class Settings:
   answer_every: int = 1  # of the test questions, to be answered
   fit_clips: int = 800  # the codec is fitted to so many utterances
   tokenizer_size: int = 768  # at most; bytes included
+
+  def __post_init__(self):
+    ranges = {
+      'voices': (1, len(speech.VOICES)),
+      'strings': (0, MOST_STRINGS),
+      'tests': (0, MOST_STRINGS - max(0, self.strings)),
+      'codes': (1, mel_vq.MAX_PATCHES),
+      'frames': (1, _SECOND),
+      'seed': (0, 2**32 - 1),
+    }
+    for name, (least, most) in ranges.items():
+      if not least <= (value := getattr(self, name)) <= most:
+        raise errors.UserError(f'--{name}={value}: it must be between {least} and {most}')
 
 
 GRAMMAR = 'grammar.jsgf'  # of a world that has one; in the folder of the data set
@@ -89,13 +108,16 @@ class _Speech:
     rng = np.random.default_rng(settings.seed)
     picked = rng.permutation(len(jobs))[: settings.fit_clips]
     logging.info('fitting the codec')
-    self.codec = mel_vq.MelVQ.fit(
-      [waves[jobs[i]] for i in picked],
-      speech.SAMPLE_RATE,
-      frames_per_token=settings.frames,
-      codebook_size=settings.codes,
-      seed=settings.seed,
-    )
+    try:
+      self.codec = mel_vq.MelVQ.fit(
+        [waves[jobs[i]] for i in picked],
+        speech.SAMPLE_RATE,
+        frames_per_token=settings.frames,
+        codebook_size=settings.codes,
+        seed=settings.seed,
+      )
+    except codec.CodecError as error:
+      raise errors.UserError(f'--codes={settings.codes}: {error}') from error
     self.waves = waves
     self.codes = {
       job: self.codec.encode(waves[job], speech.SAMPLE_RATE)
@@ -179,9 +201,11 @@ def recogniser(directory: str | pathlib.Path) -> str:
 
 
 def prepare(directory: str | pathlib.Path, settings: Settings) -> None:
-  """Writes the data set of the little world into `directory`."""
-  if not 1 <= settings.voices <= len(speech.VOICES):
-    raise errors.UserError(f'--voices must be between 1 and {len(speech.VOICES)}')
+  """Writes the data set of the little world into `directory`.
+
+  Raises:
+    UserError: there is too little speech for so many codes, or the folder cannot be written.
+  """
   world = WORLDS[settings.world].make_world(settings.strings, settings.tests, settings.seed)
   questions = [*world.train_questions, *world.test_questions]
   texts = [*world.train_strings, *world.test_strings]

@@ -6,7 +6,7 @@ can tell what was said from the sound alone.
 
 import numpy as np
 
-from data_pipelines.little_world.world import Question, Said, World
+from data_pipelines.little_world.world import MOST_STRINGS, Question, Said, World
 
 # Index is value: the answers run from zero to eighteen.
 # fmt: off
@@ -47,8 +47,6 @@ def _all_words() -> tuple[str, ...]:
 
 WORDS = _all_words()  # sorted: everything that can be said or answered
 
-_MOST_STRINGS = 1_000_000  # so that drawing different ones never takes long
-
 
 def facts() -> tuple[tuple[int, str, int], ...]:
   """All 100 sums and 55 differences (none negative) of two digits, as (a, sign, b)."""
@@ -83,8 +81,8 @@ def make_world(num_train_strings: int, num_test_strings: int, seed: int) -> Worl
     if value < 0:
       raise ValueError(f'{name} must be at least 0, got {value}')
   total = num_train_strings + num_test_strings
-  if total > _MOST_STRINGS:
-    raise ValueError(f'{total} strings in all: at most {_MOST_STRINGS} can be drawn')
+  if total > MOST_STRINGS:
+    raise ValueError(f'{total} strings in all: at most {MOST_STRINGS} can be drawn')
   held_out_rng, strings_rng = np.random.default_rng(seed).spawn(2)
   train_questions, test_questions = _split_questions(held_out_rng)
   strings = _draw_strings(total, strings_rng)

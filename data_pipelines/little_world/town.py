@@ -7,7 +7,7 @@ that an answer has two spans of audio, of one to two seconds each.
 
 import numpy as np
 
-from data_pipelines.little_world.world import Question, Said, World
+from data_pipelines.little_world.world import MOST_STRINGS, Question, Said, World
 
 # fmt: off
 NAMES = (
@@ -62,7 +62,6 @@ public <utterance> = (<event> | <where> | <question>)+;
 """
 
 _MANY, _TIMED = 0.3, 0.4  # parts of the sentences that have a number, or a time
-_MOST = 1_000_000
 
 
 def _all_words() -> tuple[str, ...]:
@@ -94,10 +93,10 @@ def make_world(num_train_strings: int, num_test_strings: int, seed: int) -> Worl
     ValueError: a number is negative, or more sentences are wanted than are kept apart.
   """
   total = num_train_strings + num_test_strings
-  if min(num_train_strings, num_test_strings, seed) < 0 or total > _MOST:
+  if min(num_train_strings, num_test_strings, seed) < 0 or total > MOST_STRINGS:
     raise ValueError(
       f'{num_train_strings} sentences to learn, {num_test_strings} for testing, seed {seed}: '
-      f'none may be negative, and at most {_MOST} sentences can be drawn'
+      f'none may be negative, and at most {MOST_STRINGS} sentences can be drawn'
     )
   facts_rng, strings_rng = np.random.default_rng(seed).spawn(2)
   train_questions, test_questions = _questions(facts_rng)

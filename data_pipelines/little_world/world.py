@@ -3,6 +3,8 @@
 import dataclasses
 from typing import NamedTuple
 
+MOST_STRINGS = 1_000_000  # so that drawing different ones never takes long
+
 
 class Said(NamedTuple):
   """A piece of an answer: text that is written, or a text that is spoken."""

@@ -142,6 +142,23 @@ def test_evaluate_explains_what_is_wrong(folder, tmp_path, flags, message):
   assert code != 0 and message in said and 'Traceback' not in said, said
 
 
+def test_evaluate_ends_with_an_error_where_too_many_items_failed(folder, tmp_path):
+  suite, out = tmp_path / 'suite.yaml', tmp_path / 'out'
+  suite.write_text(
+    f'data: {os.path.relpath(folder / "data", tmp_path)}\nresamples: 0\ntolerance: 0\n'
+    'tasks: [{name: read, where: {task: [transcribe, answer]}, reference: question,'
+    ' metrics: [wer]}]'
+  )
+  flags = [f'--checkpoint={folder / "run"}', f'--suite={suite}', f'--out={out}']
+  code, said = tool('evaluate', *flags)
+  assert code != 0 and 'Traceback' not in said, said
+  task = json.loads((out / 'results.json').read_text())['tasks']['read']
+  failed = task['failed']['run']
+  assert 0 < failed < task['items']  # those that are no question
+  assert f"error: task 'read', checkpoint run: {failed} of {task['items']} items" in said
+  assert "no text under 'question'" in (out / 'report.html').read_text()
+
+
 def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
   run, out = folder / 'run', tmp_path / 'out.wav'
   code, said = tool('generate', f'--checkpoint={run}', '--speak=three one', f'--out={out}')

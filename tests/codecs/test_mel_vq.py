@@ -244,10 +244,13 @@ def test_silence_is_one_token_over_and_over(coder):
   assert len(set(coder.encode(np.zeros(RATE, np.float32), RATE).tolist())) == 1
 
 
-def test_bad_fits(waves):
-  with pytest.raises(ValueError, match='too few for a codebook of 512'):
+def test_bad_fits(waves, monkeypatch):
+  with pytest.raises(codec.CodecError, match='too few for a codebook of 512'):
     mel_vq.MelVQ.fit(waves[:1], RATE)
-  with pytest.raises(ValueError, match='too few'):
+  monkeypatch.setattr(mel_vq, 'MAX_PATCHES', 100)
+  with pytest.raises(codec.CodecError, match='too few for a codebook of 101'):
+    mel_vq.MelVQ.fit(waves, RATE, codebook_size=101)
+  with pytest.raises(codec.CodecError, match='too few'):
     mel_vq.MelVQ.fit([], RATE)
   with pytest.raises(ValueError, match='at least 1'):
     mel_vq.MelVQ.fit(waves, RATE, frames_per_token=0)

@@ -255,15 +255,47 @@ def test_broken_items_are_reported_and_counted_and_the_rest_is_judged(
   assert tasks['read']['items'] == 12 and tasks['read']['failed'] == {'parrot': 5}
   assert tasks['read']['figures']['wer']['checkpoints']['parrot']['items'] == 7
   assert tasks['say']['figures']['speech_wer']['checkpoints']['parrot']['items'] == 11
-  assert evaluate.too_many_failed(found) == ''
+  assert evaluate.too_many_failed(found.results) == ''
   strict = judged(
     suite.Suite(whole.tasks, tolerance=0.4, resamples=0), tmp_path, Parrot(assets)
   )
-  said = evaluate.too_many_failed(strict)
+  said = evaluate.too_many_failed(strict.results)
   assert "task 'read', checkpoint parrot: 5 of 12 items failed" in said and '40.0%' in said
   alone = suite.Suite(whole.tasks[1:], tolerance=0.1, resamples=0)
-  said = evaluate.too_many_failed(judged(alone, tmp_path, Parrot(assets)))
+  said = evaluate.too_many_failed(judged(alone, tmp_path, Parrot(assets)).results)
   assert 'the first is #4 (read): RuntimeError' in said  # failed references do not count
+
+
+def test_answers_that_are_kept_are_held_to_another_reference_as_new_ones(
+  data, assets, tmp_path, monkeypatch
+):
+  read = records.Source.__getitem__
+
+  def captioned(self, index):
+    record = read(self, index)
+    more = {'caption': 'one two'} if index % 4 else {}
+    return record._replace(about=record.about | more)
+
+  monkeypatch.setattr(records.Source, '__getitem__', captioned)
+  spoken = {**SAY, 'metrics': SAY['metrics'][:1], 'reference': 'caption'}
+  tasks = (
+    suite.Task('read', (data,), **READ, reference='caption'),
+    suite.Task('say', (data,), **spoken),
+  )
+  other = make_suite(data, tasks=tasks)
+  fresh = results_of(other, tmp_path / 'fresh', Parrot(assets))
+  judged(make_suite(data), tmp_path, Parrot(assets))
+  again = Parrot(assets)
+  found = judged(other, tmp_path, again)
+  assert again.asked == []
+  offline.write(found, tmp_path)
+  assert json.loads(json.dumps(found.results))['tasks'] == fresh['tasks']
+  failed = {name: task['failed']['parrot'] for name, task in fresh['tasks'].items()}
+  assert sum(failed.values()) == 6 and all(
+    'no text under' in one['reason']
+    for task in fresh['tasks'].values()
+    for one in task['failures']
+  )
 
 
 def test_a_task_of_which_nothing_is_left_has_no_figure(data, assets, tmp_path, monkeypatch):
@@ -281,7 +313,9 @@ def test_a_broken_record_is_none_of_an_optional_task_that_has_no_other(
   sing = suite.Task('sing', (data,), **READ | {'where': {'task': 'sing'}}, optional=True)
   tasks = (suite.Task('read', (data,), **READ), sing)
   found = judged(make_suite(data, tasks=tasks, tolerance=0.1), tmp_path, Parrot(assets))
-  assert list(found.results['tasks']) == ['read'] and not evaluate.too_many_failed(found)
+  assert list(found.results['tasks']) == ['read'] and not evaluate.too_many_failed(
+    found.results
+  )
 
 
 def test_several_checkpoints_are_compared_on_the_same_items(data, assets, tmp_path):

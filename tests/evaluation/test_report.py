@@ -201,6 +201,20 @@ def test_failures_are_listed_with_their_reasons(made, monkeypatch):
   monkeypatch.undo()
 
 
+def test_sound_that_cannot_be_made_is_left_out_of_its_cards(made, monkeypatch):
+  def refuse(*_):
+    raise ValueError('an id of another level')
+
+  monkeypatch.setattr(examples.voices, 'spoken', refuse)
+  _, page, judged = made()
+  assert len(players(page)) == 6 + 2  # reference speech
+  assert judged.results['tasks']['say']['failed'] == {'a': 6, 'b': 6}
+  assert 'ValueError: an id of another level' in page.text
+  monkeypatch.setattr(examples.voices, 'floor', refuse)
+  _, page, _ = made()
+  assert players(page) == [] and page.text.count('Should say') == 6
+
+
 def test_runaway_speech_keeps_the_page_small(made, assets, monkeypatch):
   long = np.random.default_rng(0).normal(0, 0.1, 30 * 16_000).astype('f4')
   monkeypatch.setattr(examples.voices, 'floor', lambda *_: long)
@@ -208,6 +222,20 @@ def test_runaway_speech_keeps_the_page_small(made, assets, monkeypatch):
   text, page, _ = made(*(Parrot(assets, i, f'm{i}') for i in range(3)))
   assert len(text) < 6_000_000 and len(players(page)) == 6 * 5
   assert 'of 30.0 s' in page.text
+
+
+def test_results_are_written_when_all_else_is(made, monkeypatch, tmp_path):
+  def refuse(*_):
+    raise OSError('full')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(report, 'write', refuse)
+    with pytest.raises(OSError, match='full'):
+      made()
+  assert not (tmp_path / evaluate.RESULTS).exists()
+  _, _, judged = made()
+  written = json.loads((tmp_path / evaluate.RESULTS).read_text())
+  assert written == json.loads(json.dumps(judged.results))
 
 
 def test_curves_come_from_the_metrics_of_each_run(made, assets, tmp_path):

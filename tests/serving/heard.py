@@ -58,6 +58,13 @@ def wav_of(seconds=0.5, rate=16_000, seed=0):
   return audio_io.wav_header(rate, len(content)) + content
 
 
+def counted(client):
+  """What the server has counted, by name."""
+  lines = client.get('/metrics').text.splitlines()
+  found = dict(line.rsplit(' ', 1) for line in lines if not line.startswith('#'))
+  return {name: float(value) for name, value in found.items()}
+
+
 @contextlib.contextmanager
 def serving(talk, keys=(), **changes):
   """A server, and a client of it."""

@@ -10,7 +10,7 @@ import machines
 import numpy as np
 import pytest
 from conftest import make_config
-from heard import EVENTS, ask, pcm_of, text_of, warm, wav_of
+from heard import EVENTS, ask, counted, pcm_of, text_of, warm, wav_of
 
 from ttt_jax.codecs import audio_io
 from ttt_jax.sampling import pieces
@@ -153,12 +153,6 @@ def test_the_server_tells_what_it_can_do_and_has_done(client):
   assert grown('ttt_passes_total') > 0 and after['ttt_batch'] == after['ttt_queue'] == 0
   assert client.get('/healthz').json() == {'healthy': True}
   assert '/v1/speak' in client.get('/openapi.json').json()['paths']
-
-
-def counted(client):
-  lines = client.get('/metrics').text.splitlines()
-  found = dict(line.rsplit(' ', 1) for line in lines if not line.startswith('#'))
-  return {name: float(value) for name, value in found.items()}
 
 
 def test_the_page_asks_for_nothing_elsewhere(client):

@@ -5,7 +5,7 @@ import json
 import httpx
 import numpy as np
 import pytest
-from heard import ask, serving, wav_of
+from heard import ask, counted, serving, warm, wav_of
 
 from ttt_jax.codecs import audio_io
 
@@ -162,6 +162,35 @@ def test_an_answer_has_its_time(talk, monkeypatch):
       client.post('/v1/ask', json={'text': 'one'}, headers={'accept': 'audio/wav'})
     assert engine.load == (0, 0)
     monkeypatch.setattr(engine, '_turn', turn)
+
+
+def test_a_codec_that_fails_is_told(talk, monkeypatch):
+  def refuse(self):
+    raise RuntimeError('no such level')
+
+  codec = type(talk.assets.codec)
+  with serving(talk) as client:
+    tried = ({'seed': seed, **warm(1.0)} for seed in range(100))
+    settings = next(s for s in tried if 'audio' in dict(ask(client, '/v1/ask', 'one', **s)))
+    monkeypatch.setattr(codec, '_decoder', refuse)
+    why = {'error': 'the codec could make no sound of the answer'}
+    before = counted(client)
+    told = client.post('/v1/ask', json={'text': 'one'}, params=settings)
+    assert (told.status_code, told.json()) == (500, why)
+    name = 'ttt_requests_total{task="answer",status="500"}'
+    assert counted(client)[name] == before.get(name, 0) + 1
+    assert ask(client, '/v1/ask', 'one', **settings)[-1] == ('error', why)
+    with pytest.raises(httpx.RemoteProtocolError):
+      headers = {'accept': 'audio/wav'}
+      client.post('/v1/ask', json={'text': 'one'}, params=settings, headers=headers)
+    assert client.service.engine.load == (0, 0)
+
+
+def test_where_sound_is_answered_the_codec_must_stream(talk, client, monkeypatch):
+  monkeypatch.setattr(type(talk.assets.codec), 'abilities', frozenset({'encode', 'decode'}))
+  for task in ('speak', 'ask'):
+    told = client.post(f'/v1/{task}', json={'text': 'one'}, headers={'accept': JSON})
+    assert told.status_code == 422 and 'cannot stream' in told.json()['error']
 
 
 def test_samples_that_are_no_numbers_are_refused(client):

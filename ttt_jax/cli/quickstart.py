@@ -11,9 +11,10 @@ import pathlib
 import shutil
 import sys
 import time
+from collections.abc import Collection
 
 from absl import flags
-from ml_collections import config_dict
+from ml_collections import config_dict, config_flags
 
 from data_pipelines.little_world import prepare
 from ttt_jax import checkpoint
@@ -24,8 +25,12 @@ from ttt_jax.evaluation import suite as suite_lib
 from ttt_jax.training import train
 
 _CONFIG = settings.define_config('tiny.py')
-_FOLDER = flags.DEFINE_string('folder', 'runs/quickstart', 'Where everything is kept.')
-_FAST = flags.DEFINE_bool('fast', False, 'About two minutes; the model is under-trained.')
+_FOLDER = flags.DEFINE_string(
+  'folder', None, 'Where everything is kept: runs/quickstart, or runs/quickstart-fast.'
+)
+_FAST = flags.DEFINE_bool(
+  'fast', False, 'About two minutes; the model is under-trained. What other flags say stays.'
+)
 _INSTALL = flags.DEFINE_float('install_seconds', 0.0, 'What the set-up took, for the table.')
 
 _TIMES = 'seconds.json'
@@ -35,14 +40,29 @@ FAST_NOTE = (
 )
 
 
-def shorten(config: config_dict.ConfigDict, world: prepare.Settings):
-  """The settings of a fast run: everything as in a whole one, but little of it."""
-  config.train.steps = 150
-  config.sampling.max_audio = 64  # an under-trained model seldom ends by itself
-  world = dataclasses.replace(
-    world, strings=min(world.strings, 400), tests=12, ask_every=12, answer_every=5
-  )
-  return config, world
+_FAST_CONFIG = {
+  'train.steps': 150,
+  'sampling.max_audio': 64,  # an under-trained model seldom ends by itself
+}
+_FAST_WORLD = {'strings': 400, 'tests': 12}
+
+
+def shorten(
+  config: config_dict.ConfigDict, world: prepare.Settings, given: Collection[str]
+) -> prepare.Settings:
+  """Makes the settings those of a fast run: everything as in a whole one, but little of it.
+
+  Args:
+    config: changed in place.
+    world: what there is to make.
+    given: keys of either that stay as they are.
+
+  Returns:
+    The other world.
+  """
+  config.update_from_flattened_dict({k: v for k, v in _FAST_CONFIG.items() if k not in given})
+  less = {name: value for name, value in _FAST_WORLD.items() if name not in given}
+  return dataclasses.replace(world, **less, ask_every=12, answer_every=5)
 
 
 class _Stages:
@@ -79,7 +99,8 @@ def quickstart(
   data, run = folder / 'data', folder / 'run'
   config.data.directory = str(data)
   checked = config_lib.from_config_dict(config)
-  _refuse_another(folder, {'config': checked.to_dict(), 'world': dataclasses.asdict(world)})
+  described = {'config': checked.to_dict(), 'world': dataclasses.asdict(world)}
+  _note(folder, described, begun=data.exists() or run.exists())
   stages = _Stages(folder)
   if install_seconds and 'install' not in stages.seconds:
     stages.add('install', install_seconds)
@@ -91,7 +112,7 @@ def quickstart(
   more = {'seconds': stages.seconds, 'command': ' '.join(sys.argv), 'note': note}
   stages.run(
     'evaluate',
-    path.exists() and trained,
+    trained and _judged(path),
     lambda: offline.run(_suite(data), [str(run)], str(folder), **more),
   )
   return json.loads(path.read_text(encoding='utf-8'))
@@ -108,13 +129,18 @@ def _trained(run: pathlib.Path, steps: int) -> bool:
     return False
 
 
-def _refuse_another(folder: pathlib.Path, described: dict) -> None:
-  """Writes down what this folder is for, or refuses one that is for something else."""
+def _judged(path: pathlib.Path) -> bool:
+  """Whether there are results, of enough items; those that failed are worth another trial."""
+  return path.exists() and not evaluate.too_many_failed(json.loads(path.read_text('utf-8')))
+
+
+def _note(folder: pathlib.Path, described: dict, begun: bool) -> None:
+  """Writes down what the folder is for, unless something else has `begun` in it."""
   path = folder / 'quickstart.json'
   text = json.dumps(described, indent=1, sort_keys=True) + '\n'
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding='utf-8') != text:
+    if begun and path.exists() and path.read_text(encoding='utf-8') != text:
       raise config_lib.ConfigError(
         f'{folder} holds a quickstart with other settings (see {path}): '
         'remove it, or choose another --folder'
@@ -126,11 +152,12 @@ def _refuse_another(folder: pathlib.Path, described: dict) -> None:
 
 def main():
   """Reads the flags."""
-  folder = pathlib.Path(_FOLDER.value + ('-fast' if _FAST.value else ''))
+  default = 'runs/quickstart-fast' if _FAST.value else 'runs/quickstart'
+  folder = pathlib.Path(_FOLDER.value or default)
   world, config, note = prepare.settings_from_flags(), _CONFIG.value, ''
   settings.checked(config)
   if _FAST.value:
-    config, world = shorten(config, world)
+    world = shorten(config, world, _given())
     note = FAST_NOTE
   results = quickstart(config, world, folder, _INSTALL.value, note)
   print('\n' + summary.table(results))
@@ -139,6 +166,13 @@ def main():
   print(f'\nreport:  {(folder / evaluate.REPORT).resolve()}')
   print('speak:   digits and small sums in words, such as')
   print(f'  {generate} --checkpoint={folder / "run"} --speak="three seven one" --out=out.wav')
+
+
+def _given() -> set[str]:
+  """Keys of the config, and of the world, that the command line names."""
+  values = flags.FLAGS
+  keys = set(config_flags.get_override_values(values[_CONFIG.name]))
+  return keys | {name for name in _FAST_WORLD if values[name].present}
 
 
 run = functools.partial(settings.run, main)

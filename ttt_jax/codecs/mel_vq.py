@@ -23,7 +23,7 @@ from ttt_jax.codecs import audio_io, codec, griffin_lim, spectrogram, threads
 
 _ARRAYS_NAME = 'codec.npz'
 _NUM_COMPONENTS = 64  # directions kept by the PCA
-_MAX_PATCHES = 40_000  # patches that k-means looks at, drawn at random
+MAX_PATCHES = 40_000  # patches that k-means looks at, drawn at random: no more ids than that
 _KMEANS_STEPS = 15
 # Whatever changes the meaning of an id without being in the arrays.
 _ANALYSIS = {
@@ -108,7 +108,8 @@ class MelVQ(codec.Codec):
 
     Raises:
       AudioError: a recording is not a waveform.
-      ValueError: a size is not positive, or there is too little sound for the codebook.
+      ValueError: a size is not positive.
+      CodecError: there is too little sound for the codebook, or it is over `MAX_PATCHES`.
     """
     if frames_per_token < 1 or codebook_size < 1:
       raise ValueError(
@@ -118,13 +119,14 @@ class MelVQ(codec.Codec):
     with threads.one_thread():
       stacks = [_patches_of(_prepare(wave, sample_rate), frames_per_token) for wave in waves]
     num_patches = sum(map(len, stacks))
-    if num_patches < codebook_size:
-      raise ValueError(
-        f'{len(stacks)} recordings hold {num_patches} patches, too few for a codebook of'
-        f' {codebook_size}; give more recordings or a smaller codebook_size'
+    if min(num_patches, MAX_PATCHES) < codebook_size:
+      raise codec.CodecError(
+        f'{len(stacks)} recordings hold {num_patches} patches, of which up to {MAX_PATCHES} are'
+        f' used: too few for a codebook of {codebook_size}; give more recordings or a smaller'
+        ' codebook_size'
       )
     rng = np.random.default_rng(seed)
-    patches = np.concatenate(stacks)[rng.permutation(num_patches)[:_MAX_PATCHES]]
+    patches = np.concatenate(stacks)[rng.permutation(num_patches)[:MAX_PATCHES]]
     with threads.one_thread():
       return cls(*_cluster(patches, codebook_size, rng))
 

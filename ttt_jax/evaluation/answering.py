@@ -65,6 +65,7 @@ class Asked:
       'seed': seed,
     }
     self._answers = self._likelihoods = {}
+    self._known: list[items_lib.Item] = []  # those of which it is known what is right
     if task.answered:
       # Of the prompts that are answered beside it, no answer depends.
       sampling = {k: v for k, v in vars(self._sampling).items() if k != 'batch'}
@@ -85,8 +86,8 @@ class Asked:
       self._have_read()
 
   def told(self) -> dict[str, events.Answer]:
-    """The answers by item."""
-    found = [item.name for item in self._items if item.name in self._answers]
+    """The answers by item; none to items of which nobody knows what is right."""
+    found = [item.name for item in self._known if item.name in self._answers]
     return {
       name: events.Answer(np.array(self._answers[name][0], np.int32), self._answers[name][1])
       for name in found
@@ -98,15 +99,18 @@ class Asked:
     return {name: likelihood.Sums(*self._likelihoods[name]) for name in found}
 
   def _have_answered(self) -> None:
+    key = self._task.reference
+    # Of all, since answers are kept under whatever key the suite had before.
+    known = self._prepared(self._items, 'answer', lambda item: item.references(key))
+    self._known = [item for item, _ in known]
     made = self._candidate.decoder(self._sampling)
 
     def prompt(item):
       tokens = item.prompt
-      item.references(self._task.reference)
       made.check(tokens, 'the prompt')
       return tokens
 
-    items = [item for item in self._items if item.name not in self._answers]
+    items = [item for item in self._known if item.name not in self._answers]
     pairs = list(self._prepared(items, 'answer', prompt))
     if not pairs:
       return

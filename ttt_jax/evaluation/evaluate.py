@@ -181,15 +181,16 @@ def _meet() -> None:
     multihost_utils.sync_global_devices('evaluation')
 
 
-def too_many_failed(judged: Judged) -> str:
+def too_many_failed(results: Mapping[str, Any]) -> str:
   """What is wrong where more failed than the suite puts up with; '' where it is not so."""
-  for name, task in judged.results['tasks'].items():
+  tolerance = results['suite']['tolerance']
+  for name, task in results['tasks'].items():
     for checkpoint, failed in task['failed'].items():
-      if failed > judged.suite.tolerance * task['items']:
+      if failed > tolerance * task['items']:
         first = next(f for f in task['failures'] if f['checkpoint'] == checkpoint)
         return (
           f'task {name!r}, checkpoint {checkpoint}: {failed} of {task["items"]} items failed, '
-          f'and the suite puts up with {judged.suite.tolerance:.1%}; the first is '
+          f'and the suite puts up with {tolerance:.1%}; the first is '
           f'{first["item"]} ({first["stage"]}): {first["reason"]}'
         )
   return ''

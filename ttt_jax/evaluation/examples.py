@@ -1,6 +1,6 @@
 """Examples of what models said: which items are shown, and what of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def failures(judged: evaluate.Judged) -> markup.Html:
 
 
 def _some(judged: evaluate.Judged, task: judging.Task, count: int) -> list[items.Item]:
-  """Items that at least one model answered."""
+  """Items that at least one model answered; of these it is known what is right."""
   told = [judged.answers[one.name][task.task.name] for one in judged.candidates]
   known = [item for item in task.items.chosen if any(item.name in each for each in told)]
   return items.spread(known, count)
@@ -82,12 +82,12 @@ def _card(
   shown = [
     sounds.Sound(name, wave, task.floors.get(voice, {}).get(item.name))
     for voice, name in _REFERENCES.items()
-    if (wave := _floor(voice, assets, item)) is not None
+    if (wave := _sound(voices.floor, voice, assets, item)) is not None
   ]
   several = len(judged.candidates) > 1
   for name, answer, said in _told(judged, task, item):
-    wave = voices.spoken(assets, answer)
-    shown.append(sounds.Sound(name if several else 'The model', wave, said['speech']))
+    if (wave := _sound(voices.spoken, assets, answer)) is not None:
+      shown.append(sounds.Sound(name if several else 'The model', wave, said['speech']))
     if written := said['text']:
       about[f'Wrote, {name}' if several else 'Wrote'] = written
     if not answer.complete:
@@ -96,9 +96,9 @@ def _card(
   return sounds.Card(task.task.name, item.name, about, reference, shown)
 
 
-def _floor(voice: str, assets: assets_lib.Assets, item: items.Item) -> np.ndarray | None:
+def _sound(make: Callable[..., np.ndarray | None], *arguments) -> np.ndarray | None:
   try:
-    return voices.floor(voice, assets, item)
+    return make(*arguments)
   except Exception:  # it was reported when it was to be heard
     return None
 

@@ -82,7 +82,7 @@ class _InTraining:
       json_file.write(self._folder / f'step-{step}.json', judged.results)
     except OSError as error:
       return _lost(step, error)
-    if wrong := evaluate.too_many_failed(judged):
+    if wrong := evaluate.too_many_failed(judged.results):
       logging.error('evaluation at step %d: %s', step, wrong)
     return figures(judged.results)
 

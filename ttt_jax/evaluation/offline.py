@@ -1,12 +1,11 @@
 """Evaluates checkpoints on disk, into a folder of results."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from ttt_jax import errors
+from ttt_jax import errors, json_file
 from ttt_jax.evaluation import candidate, evaluate, report
 from ttt_jax.evaluation import suite as suite_lib
 
@@ -41,16 +40,15 @@ def run(suite: suite_lib.Suite, checkpoints: Sequence[str], out: str, **more: An
   evaluation = evaluate.Evaluation(suite, folder / evaluate.ITEMS)
   judged = evaluation.judge(loaders, versions=report.versions(), **more)
   write(judged, folder)
-  if wrong := evaluate.too_many_failed(judged):
+  if wrong := evaluate.too_many_failed(judged.results):
     raise evaluate.EvaluationError(f'{wrong}; all that failed: {folder / evaluate.RESULTS}')
   return judged.results
 
 
 def write(judged: evaluate.Judged, folder: pathlib.Path) -> None:
-  """Writes results.json and report.html into `folder`, which there is."""
-  text = json.dumps(judged.results, indent=1) + '\n'
-  (folder / evaluate.RESULTS).write_text(text, encoding='utf-8')
+  """Writes report.html, and then results.json, into `folder`, which there is."""
   report.write(folder / evaluate.REPORT, judged)
+  json_file.write(folder / evaluate.RESULTS, judged.results)  # last: where it is, all is there
 
 
 def names(checkpoints: Sequence[str]) -> list[str]:

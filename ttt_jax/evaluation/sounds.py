@@ -61,7 +61,7 @@ def _limit(lengths: Sequence[int], sample_rate: int) -> int:
 
 
 def _card(item: Card, sample_rate: int, limit: int) -> markup.Html:
-  longest = max(1, *(min(len(one.wave), limit) for one in item.sounds))
+  longest = max([1, *(min(len(one.wave), limit) for one in item.sounds)])
   parts = [_sound(item, one, sample_rate, limit, longest) for one in item.sounds]
   head = element(
     'header', element('span', item.task, class_='badge'), element('code', item.item)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from ttt_jax import config as config_lib
 from ttt_jax import errors
@@ -28,7 +29,8 @@ class News(NamedTuple):
   """What is new of an answer.
 
   Attributes:
-    event: of the engine; 'late' where time is up.
+    event: of the engine; or the last one: 'late' where time is up, 'silent' where the codec
+      could make no sound of the answer.
     pieces: what it makes certain.
   """
 
@@ -70,9 +72,12 @@ class Answer:
   async def __aiter__(self) -> AsyncIterator[News]:
     try:
       async for event in self._events():
-        sounds = event.kind in ('audio', 'end')  # takes longer than telling it to a thread
-        made = self._service.work(self._made, event) if sounds else None
-        pieces = await made if made else self._made(event)
+        try:
+          pieces = await self._pieces_of(event)
+        except Exception:  # whatever a codec does wrong: who asked is to be told
+          logging.exception('the codec failed; an answer is lost')
+          yield News(_last('silent'), [])
+          return
         for piece in pieces:
           self._count(piece)
         yield News(event, pieces)
@@ -86,19 +91,27 @@ class Answer:
       try:
         events = await asyncio.wait_for(self._queue.get(), max(0, last - time.monotonic()))
       except TimeoutError:
-        events = [events_lib.Event('late', events_lib.done(False).tokens, False)]
+        events = [_last('late')]
       for event in events:
         yield event
       if events[-1].kind in ('done', 'failed', 'late'):
         return
 
-  def _made(self, event: events_lib.Event) -> list[pieces_lib.Piece]:
-    return [] if event.kind in ('failed', 'late') else list(self._pieces.push(event))
+  async def _pieces_of(self, event: events_lib.Event) -> list[pieces_lib.Piece]:
+    if event.kind in ('failed', 'late'):
+      return []
+    if event.kind in ('audio', 'end'):  # takes longer than telling it to a thread
+      return await self._service.work(lambda: list(self._pieces.push(event)))
+    return list(self._pieces.push(event))
 
   def _count(self, piece: pieces_lib.Piece) -> None:
     if len(piece.wave):
       self.first = self.first or self.seconds
       self.sound += len(piece.wave) / self._service.session.assets.codec.sample_rate
+
+
+def _last(kind: str) -> events_lib.Event:
+  return events_lib.Event(kind, events_lib.done(False).tokens, False)
 
 
 class Service:

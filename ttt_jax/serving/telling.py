@@ -21,7 +21,11 @@ _OFFERS = {
   'transcribe': (hearing.JSON, EVENTS, TEXT),
   'answer': (hearing.JSON, EVENTS, hearing.WAV, hearing.PCM, TEXT),
 }
-_FAILURES = {'late': (504, 'time is up'), 'failed': (500, 'the engine failed')}
+_FAILURES = {
+  'late': (504, 'time is up'),
+  'failed': (500, 'the engine failed'),
+  'silent': (500, 'the codec could make no sound of the answer'),
+}
 
 
 class BrokenError(Exception):
