@@ -209,6 +209,8 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
     (['--config=configs/tiny.py', '--config.train.steps=0'], 'config.train.steps is 0'),
     (['--config=configs/missing.py'], 'missing.py'),
     ([], '--config=FILE is needed'),
+    (['--config=configs/tiny.py'], "config.data.directory is '', but must be the folder"),
+    (['--config=configs/tiny.py', '--config.data.directory= ,'], "data.directory is ' ,', but"),
     (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
     (['--config=configs/tiny.py', '--profile_steps=15:10'], '--profile_steps=15:10: give'),
     (['--process=0'], 'need --distributed'),
