@@ -1,3 +1,5 @@
+import datetime
+import decimal
 import json
 import pickle
 
@@ -289,6 +291,16 @@ def test_a_table_says_what_lines_say(folder):
   for row, line in zip(table, lines, strict=True):
     np.testing.assert_array_equal(row.document.tokens, line.document.tokens)
     assert row.about | {'source': ''} == line.about | {'source': ''}
+
+
+@pytest.mark.parametrize('value', [datetime.date(2024, 1, 2), b'x', decimal.Decimal(1), np.nan])
+def test_what_a_table_alone_can_say_of_a_record_is_rejected(folder, value):
+  row = {'parts': [{'text': 'one'}], 'about': {'deep': [{'of': value}]}}
+  path = folder / 'manifest.parquet'
+  parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+  (rejected,) = convert_file(path)
+  assert isinstance(rejected, Rejected)
+  assert rejected.reason.startswith('"about" has a value that JSON has not: ')
 
 
 def test_a_user_is_not_interleaved(folder):
