@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs import tiny
+from configs import finetune, tiny
 from data_pipelines.little_world import prepare
 from ttt_jax import config as config_lib
 from ttt_jax.cli import quickstart
@@ -232,6 +233,17 @@ def test_config_files_that_are_none_are_explained(tmp_path, content, message):
   path.write_text(content)
   code, said = tool('train', f'--workdir={tmp_path / "run"}', f'--config={path}')
   assert code != 0 and message in said and 'Traceback' not in said, said
+
+
+@pytest.mark.parametrize(
+  'content', ['{"model_type": "qwen2"}', '[]', '{', '{"config": {"model": {}}}', None]
+)
+def test_a_folder_that_is_not_converted_is_told_how(tmp_path, content):
+  if content is not None:
+    (tmp_path / 'config.json').write_text(content)
+  said = re.escape(f'{tmp_path}/config.json: does not describe a run')
+  with pytest.raises(ValueError, match=said + '.*`ttt-convert from-hf --source='):
+    finetune.get_config(str(tmp_path))
 
 
 def test_sigterm_ends_a_process_that_trains_with_others():
