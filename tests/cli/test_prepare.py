@@ -67,6 +67,7 @@ def test_too_many_rejections_name_the_quarantine_and_a_mend_goes_on(
   assert code != 0 and '1 of 51 records' in said and 'Traceback' not in said
   (line,) = (tmp_path / 'data.partial' / 'quarantine.jsonl').read_text().splitlines()
   assert json.loads(line)['file'] == str(broken) and json.loads(line)['line'] == 1
+  assert 'After mending a sound that a manifest names, touch the manifest' in said
   broken.write_text('{"prompt": "one", "response": "two"}\n')
   code, said = prepare(checkpoint, tmp_path / 'data', *more)
   assert code == 0 and table(said)['pieces done before'] == '1'
