@@ -134,6 +134,13 @@ def test_what_cannot_be_done_is_said(checkpoint, lines, tmp_path, more, message)
   assert not (tmp_path / 'data').exists()
 
 
+def test_a_system_that_does_not_tell_its_cores_prepares_too(checkpoint, lines, tmp_path):
+  script = 'import os; del os.sched_getaffinity; from ttt_jax.cli import prepare; prepare.run()'
+  words = [f'--checkpoint={checkpoint}', f'--out={tmp_path / "data"}', f'--source={lines}']
+  subprocess.run([sys.executable, '-c', script, *words], cwd=ROOT, check=True)
+  assert len(records.Source(tmp_path / 'data', 'train')) == 50
+
+
 def test_beam_makes_the_same(checkpoint, lines, tmp_path):
   pytest.importorskip('apache_beam')
   assert prepare(checkpoint, tmp_path / 'here', f'--source={lines}')[0] == 0
