@@ -7,6 +7,9 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = '0.1.0'
 
+# Compiles for TPUs on machines without one; the version that jax[tpu] has.
+PLAN = ['libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"']
+
 # Floors are what the code needs; ceilings, what nobody has tried it with.
 setuptools.setup(
   name='ttt_jax',
@@ -67,6 +70,8 @@ setuptools.setup(
     'parquet': ['pyarrow>=20.0,<27'],
     # benchmarks/fuzz.py; its readers are those of 'parquet' and 'serve' too.
     'fuzz': ['atheris>=3.0,<4'],
+    # What a training step takes on TPUs.
+    'plan': PLAN,
     # A server, and the page that it has.
     'serve': ['fastapi>=0.115,<1', 'uvicorn>=0.34,<1'],
     # torch and transformers are the oracle of the network; see 'mimi' too.
@@ -74,8 +79,7 @@ setuptools.setup(
       'apache-beam>=2.77,<3',
       'httpx>=0.28,<1',
       'hypothesis>=6.140,<7',
-      # Compiles for TPUs on machines without one; the version that jax[tpu] has.
-      'libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"',
+      *PLAN,
       'playwright>=1.55,<2',  # drives a browser, which is not in it
       'pyarrow>=20.0,<27',
       'pytest>=8.4,<10',

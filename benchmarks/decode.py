@@ -14,7 +14,6 @@ down more than XLA.
 """
 
 import dataclasses
-import os
 import time
 
 import jax
@@ -26,6 +25,7 @@ from flax import linen as nn
 
 from configs import base
 from ttt_jax import config as config_lib
+from ttt_jax import machine
 from ttt_jax import mask as mask_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.conversion import families, table
@@ -190,7 +190,7 @@ def main():
   """Measures, and prints two tables."""
   arguments = record.parser(__doc__, 'the model of 8 M parameters').parse_args()
   results = record.begin(FORMULA, _LIBRARIES, device=jax.devices()[0].device_kind)
-  torch.set_num_threads(len(os.sched_getaffinity(0)))
+  torch.set_num_threads(machine.cores())
   found = compare('quick' if arguments.quick else 'whole')
   print(f'{found["parameters"] / 1e6:.0f} M parameters, {found["compilations"]} compilations')
   print(f'{"context":>8} {"tokens":>7} {"same":>5} {"ours/s":>8} {"theirs/s":>9} {"ratio":>6}')

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from ttt_jax import json_file
+from ttt_jax import json_file, machine
 
 
 def parser(about: str, quick: str) -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def begin(formula: str, libraries: Sequence[str], **more: Any) -> dict[str, Any]
     **more: what else does, by name.
   """
   where = {
-    'platform': f'{platform.platform()}, {len(os.sched_getaffinity(0))} cores',
+    'platform': f'{platform.platform()}, {machine.cores()} cores',
     'load': round(os.getloadavg()[0], 1),  # before it runs: programs that ran beside
     **more,
     'python': platform.python_version(),

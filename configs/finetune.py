@@ -16,9 +16,17 @@ def get_config(checkpoint: str = ''):
     raise ValueError('name the folder of the model: --config=configs/finetune.py:FOLDER')
   c = recipe.authors()
   c.init.checkpoint = checkpoint
-  described = json.loads(pathlib.Path(checkpoint, 'config.json').read_text(encoding='utf-8'))
-  c.model.update(described['config']['model'])
-  c.mask.update(described['config']['mask'])
-  c.sampling.update(described['config']['sampling'])
+  path = pathlib.Path(checkpoint, 'config.json')
+  try:
+    described = json.loads(path.read_text(encoding='utf-8'))['config']
+    parts = {name: described[name] for name in ('model', 'mask', 'sampling')}
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{path}: does not describe a run ({error!r}): if this is a model in Hugging Face '
+      f'format, convert it by `ttt-convert from-hf --source={checkpoint} --out=START` and name '
+      'START'
+    ) from error
+  for name, part in parts.items():
+    c[name].update(part)
   c.data.row_length = 2048
   return c

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ttt_jax import json_file
+from ttt_jax import json_file, plain_file
 
 GOOD = {'a': [1, -2.5, None, True, 'ä\u2028\U0001f600'], 'b': {}}
 
@@ -53,8 +53,8 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
 def test_what_has_no_end_is_not_begun(tmp_path):
   path = tmp_path / 'large.json'
   with path.open('wb') as file:
-    file.truncate(json_file.BYTES + 1)  # takes no room on the disk
-  with pytest.raises(ValueError, match=f'has {json_file.BYTES + 1} bytes; at most'):
+    file.truncate(plain_file.BYTES + 1)  # takes no room on the disk
+  with pytest.raises(ValueError, match=f'has {plain_file.BYTES + 1} bytes; at most'):
     json_file.read(path)
   os.mkfifo(tmp_path / 'pipe')
   with pytest.raises(ValueError, match='no plain file'):

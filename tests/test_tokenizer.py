@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import pytest
@@ -7,7 +8,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttt_jax import tokenizer, vocabulary
+from ttt_jax import plain_file, tokenizer, vocabulary
 
 # A mark that the file forgot to call special.
 JSON = sources.tokenizer_json('<|audio_0|>', '<tool>')
@@ -78,6 +79,18 @@ def test_damaged_files_are_named(tmp_path):
   (tmp_path / 'tokenizer.json').unlink()
   (tmp_path / 'tokenizer.model').write_bytes(b'not a model')
   with pytest.raises(vocabulary.VocabularyError, match='not a sentencepiece model'):
+    tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['tokenizer.json', 'tokenizer.model'])
+def test_files_that_may_have_no_end_are_not_begun(tmp_path, name):
+  with (tmp_path / name).open('wb') as file:
+    file.truncate(plain_file.BYTES + 1)  # takes no room on the disk
+  with pytest.raises(vocabulary.VocabularyError, match=f'{name}: not a text .* at most'):
+    tokenizer.load(tmp_path)
+  (tmp_path / name).unlink()
+  os.mkfifo(tmp_path / name)
+  with pytest.raises(vocabulary.VocabularyError, match=f'{name}: not a .*no plain file'):
     tokenizer.load(tmp_path)
 
 

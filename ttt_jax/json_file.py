@@ -3,11 +3,11 @@
 import json
 import os
 import pathlib
-import stat
 from typing import Any
 
+from ttt_jax import plain_file
+
 DEPTH = 100  # of lists and objects in one another
-BYTES = 2**28  # of a file
 _PLAIN = json.JSONDecoder()
 
 
@@ -15,15 +15,9 @@ def read(path: str | pathlib.Path) -> Any:
   """The value in a file; `parse` says what else is raised.
 
   Raises:
-    OSError: the file cannot be read.
-    ValueError: it is larger than `BYTES`, or a pipe or a device, which may have no end.
+    OSError, ValueError: the file cannot be read, as `plain_file.read` says.
   """
-  found = os.stat(path)
-  if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-    raise ValueError('no plain file')
-  if found.st_size > BYTES:
-    raise ValueError(f'has {found.st_size} bytes; at most {BYTES} are read')
-  return parse(pathlib.Path(path).read_bytes())
+  return parse(plain_file.read(path))
 
 
 def write(path: str | pathlib.Path, value: Any) -> None:

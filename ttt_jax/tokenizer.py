@@ -11,7 +11,7 @@ import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
-from ttt_jax import vocabulary
+from ttt_jax import plain_file, vocabulary
 
 
 class Tokenizer(Protocol):
@@ -227,17 +227,15 @@ def load(directory: str | pathlib.Path) -> Tokenizer:
   Raises:
     VocabularyError: there is none, or it is damaged.
   """
-  path = pathlib.Path(directory, HuggingFace.FILE)
+  kind = HuggingFace if pathlib.Path(directory, HuggingFace.FILE).exists() else SentencePiece
+  path = pathlib.Path(directory, kind.FILE)
   try:
-    if path.exists():
-      with path.open(encoding='utf-8', newline='') as file:
-        return HuggingFace(file.read())
-    path = pathlib.Path(directory, SentencePiece.FILE)
-    return SentencePiece(path.read_bytes())
-  except (OSError, UnicodeError) as error:
+    content = plain_file.read(path)
+    return kind(content.decode('utf-8') if kind is HuggingFace else content)
+  except vocabulary.VocabularyError as error:
+    raise vocabulary.VocabularyError(f'{path}: {error}') from error
+  except (OSError, ValueError) as error:
     raise vocabulary.VocabularyError(
       f'{path}: not a text tokenizer ({error}); it needs a tokenizer.json or a '
       'sentencepiece tokenizer.model'
     ) from error
-  except vocabulary.VocabularyError as error:
-    raise vocabulary.VocabularyError(f'{path}: {error}') from error

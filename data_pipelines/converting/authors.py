@@ -79,7 +79,7 @@ def compose(content: dict[str, Any], template: chat.Template) -> chat.Document:
   """
   form = _form(content)
   if form == 'text':
-    ids = _tokens(_not_empty(content['text'], 'text'), template, None)
+    ids = _tokens(_not_empty(content['text'], 'text'), template, 'text')
     return _document(ids, [True] * len(ids), template)
   tokens, targets, turns = [], [], _turns(content, form)
   for role, said in turns:
@@ -143,8 +143,8 @@ def _not_empty(said: Any, name: str) -> str:
   return said
 
 
-def _tokens(said: str, template: chat.Template, role: str | None) -> list[int]:
-  """Ids of a text with audio in it, said by `role`; marks of turns in it are refused."""
+def _tokens(said: str, template: chat.Template, role: str) -> list[int]:
+  """Ids of what `role` says, audio in it, or of a 'text'; marks of turns are refused."""
   vocabulary, tokens = template.vocabulary, []
   known = vocabulary.audio_names
   for part in filter(None, _MARK.split(said)):
@@ -159,7 +159,7 @@ def _tokens(said: str, template: chat.Template, role: str | None) -> list[int]:
   ids = np.array(tokens, np.int32)
   _check_spans(ids, vocabulary)
   given = vocabulary.is_prompt(ids, vocabulary.spans(ids)) if tokens else np.zeros(0, bool)
-  if role is not None and (given.any() if role == 'assistant' else not given.all()):
+  if given.any() if role in ('assistant', 'text') else not given.all():
     raise ValueError(
       f'audio of the {role} ends by another token than such audio does: '
       f'{vocabulary_lib.END_PROMPT} ends what a user gave, and nothing else'

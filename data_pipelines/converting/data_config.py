@@ -11,7 +11,7 @@ from typing import Any
 
 from data_pipelines import records
 from data_pipelines.reading import sources
-from ttt_jax import errors, json_file
+from ttt_jax import errors, json_file, plain_file
 
 _MOST = 10_000  # times that a record is taken: more is a slip of the pen
 _KEYS = ('path', 'sample_ratio', 'data_type', 'task')
@@ -32,7 +32,7 @@ def read_data_config(
   path = pathlib.Path(path)
   root = str(path.parent if root is None else root)
   try:
-    entries = json_file.parse(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    entries = json_file.parse(plain_file.read(path).removeprefix(codecs.BOM_UTF8))
   except (OSError, ValueError) as error:
     raise records.DataError(f'{path}: no data config ({error})') from error
   if not isinstance(entries, list) or not entries:

@@ -9,6 +9,7 @@
 docs/data.md says what each key means.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -87,9 +88,7 @@ def parse(content: dict[str, Any]) -> Entry:
   form = 'turns' if 'turns' in content else 'parts'
   known = ('turns',) if form == 'turns' else ('parts', 'interleave')
   _check_keys(content, (*known, 'task', 'about'))
-  about = content.get('about', {})
-  if not isinstance(about, dict):
-    raise ValueError(f'"about" must be an object, not {about!r:.80}')
+  about = _about(content)
   if form == 'turns':
     said = tuple(_turn(turn) for turn in _list(content, 'turns'))
     chat.check_order([each.role for each in said])
@@ -131,6 +130,17 @@ def _interleaved(
   if said.pattern == BY_WORDS:
     return interleave.by_words(text, said.parts[1].words, codes, encode, frame_rate)
   return interleave.by_count(encode(text), codes, said.pattern)
+
+
+def _about(content: dict[str, Any]) -> dict[str, Any]:
+  about = content.get('about', {})
+  if not isinstance(about, dict):
+    raise ValueError(f'"about" must be an object, not {about!r:.80}')
+  try:
+    json.dumps(about, allow_nan=False)
+  except (TypeError, ValueError) as error:  # tables have times, bytes and NaNs
+    raise ValueError(f'"about" has a value that JSON has not: {error}') from error
+  return about
 
 
 def _turn(turn: Any) -> Said:

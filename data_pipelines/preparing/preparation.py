@@ -187,7 +187,8 @@ class State:
       f'{counts.rejected} of {counts.items} records read were rejected, which is more than '
       f'the share of {self._job.max_rejected:g} that may be (--max_rejected). {path} has all '
       'of them with their reasons. Mend the files or raise the share, and run again: what is '
-      'done of files that stay as they are is kept'
+      'done of files that stay as they are is kept. After mending a sound that a manifest '
+      'names, touch the manifest, for only its own size and time are looked at'
     )
 
   def finish(self) -> Result:

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_pipelines import records
 from data_pipelines.reading.found import EXCERPT, Cut, Found
+from ttt_jax import json_file
 
 # What a record may have; other columns are not read.
 COLUMNS = ('messages', 'conversations', 'prompt', 'response', 'text', 'turns', 'parts')
@@ -58,9 +59,24 @@ def _row(number: int, row: Any, limit: int) -> Found:
     return Found(number, number, None, reason)
   try:
     (content,) = row.to_pylist()
+    return Found(number, number, _present(content))
   except ValueError as error:  # of which UnicodeDecodeError is one
     return Found(number, number, None, f'cannot be read: {_line(error)}', repr(row)[:EXCERPT])
-  return Found(number, number, {key: v for key, v in content.items() if v is not None})
+
+
+def _present(value: Any, depth: int = json_file.DEPTH) -> Any:
+  """A value without fields that are null: a table gives every struct all fields of its type.
+
+  Raises:
+    ValueError: it nests deeper than a value of JSON may.
+  """
+  if not isinstance(value, dict | list):
+    return value
+  if not depth:
+    raise ValueError('is nested too deeply')
+  if isinstance(value, list):
+    return [_present(each, depth - 1) for each in value]
+  return {key: _present(v, depth - 1) for key, v in value.items() if v is not None}
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from data_pipelines import records
 from ttt_jax import assets as assets_lib
+from ttt_jax import checks
 from ttt_jax import config as config_lib
 
 
@@ -19,9 +20,12 @@ def open_all(data: config_lib.Data) -> list[records.Source]:
   """Opens the data sets that `data.directory` names.
 
   Raises:
+    ConfigError: it names none.
     DataError: there is no such data set or split.
     AssetError: their ids do not mean the same.
   """
+  what = 'the folder of a data set, or several with commas between'
+  checks.require(bool(data.directories), 'data.directory', data.directory, what)
   sources = [records.Source(directory, data.split) for directory in data.directories]
   first = sources[0]
   for other in sources[1:]:

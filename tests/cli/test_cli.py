@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs import tiny
+from configs import finetune, tiny
 from data_pipelines.little_world import prepare
 from ttt_jax import config as config_lib
 from ttt_jax.cli import quickstart
@@ -226,6 +227,8 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
     (['--config=configs/tiny.py', '--config.train.steps=0'], 'config.train.steps is 0'),
     (['--config=configs/missing.py'], 'missing.py'),
     ([], '--config=FILE is needed'),
+    (['--config=configs/tiny.py'], "config.data.directory is '', but must be the folder"),
+    (['--config=configs/tiny.py', '--config.data.directory= ,'], "data.directory is ' ,', but"),
     (['--config=configs/tiny.py', '--config.data.directory=/nowhere'], '/nowhere: no data set'),
     (['--config=configs/tiny.py', '--profile_steps=15:10'], '--profile_steps=15:10: give'),
     (['--process=0'], 'need --distributed'),
@@ -247,6 +250,17 @@ def test_config_files_that_are_none_are_explained(tmp_path, content, message):
   path.write_text(content)
   code, said = tool('train', f'--workdir={tmp_path / "run"}', f'--config={path}')
   assert code != 0 and message in said and 'Traceback' not in said, said
+
+
+@pytest.mark.parametrize(
+  'content', ['{"model_type": "qwen2"}', '[]', '{', '{"config": {"model": {}}}', None]
+)
+def test_a_folder_that_is_not_converted_is_told_how(tmp_path, content):
+  if content is not None:
+    (tmp_path / 'config.json').write_text(content)
+  said = re.escape(f'{tmp_path}/config.json: does not describe a run')
+  with pytest.raises(ValueError, match=said + '.*`ttt-convert from-hf --source='):
+    finetune.get_config(str(tmp_path))
 
 
 def test_sigterm_ends_a_process_that_trains_with_others():

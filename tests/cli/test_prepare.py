@@ -67,6 +67,7 @@ def test_too_many_rejections_name_the_quarantine_and_a_mend_goes_on(
   assert code != 0 and '1 of 51 records' in said and 'Traceback' not in said
   (line,) = (tmp_path / 'data.partial' / 'quarantine.jsonl').read_text().splitlines()
   assert json.loads(line)['file'] == str(broken) and json.loads(line)['line'] == 1
+  assert 'After mending a sound that a manifest names, touch the manifest' in said
   broken.write_text('{"prompt": "one", "response": "two"}\n')
   code, said = prepare(checkpoint, tmp_path / 'data', *more)
   assert code == 0 and table(said)['pieces done before'] == '1'
@@ -131,6 +132,13 @@ def test_what_cannot_be_done_is_said(checkpoint, lines, tmp_path, more, message)
   code, said = prepare(checkpoint, tmp_path / 'data', *(m.format(lines=lines) for m in more))
   assert code != 0 and message in said and 'Traceback' not in said
   assert not (tmp_path / 'data').exists()
+
+
+def test_a_system_that_does_not_tell_its_cores_prepares_too(checkpoint, lines, tmp_path):
+  script = 'import os; del os.sched_getaffinity; from ttt_jax.cli import prepare; prepare.run()'
+  words = [f'--checkpoint={checkpoint}', f'--out={tmp_path / "data"}', f'--source={lines}']
+  subprocess.run([sys.executable, '-c', script, *words], cwd=ROOT, check=True)
+  assert len(records.Source(tmp_path / 'data', 'train')) == 50
 
 
 def test_beam_makes_the_same(checkpoint, lines, tmp_path):

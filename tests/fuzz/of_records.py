@@ -72,18 +72,20 @@ def _records(folder: pathlib.Path, name: str, *seeds: bytes) -> Target:
   convert = conversion.Conversion(str(folder / 'assets'))
   path = folder / name
 
-  def read(data: bytes) -> None:
+  def read(data: bytes) -> list[records.Record | items.Rejected]:
     path.write_bytes(data)
     found = []
     for size in (40, 2**30):
       pieces = sources.pieces([sources.Source(str(path))], size)
       found.append([item for piece in pieces for item in sources.read(piece)])
     assert list(map(_told, found[0])) == list(map(_told, found[1]))
-    for made in convert(found[0]):
-      if isinstance(made, items.Rejected):
-        json.dumps(made).encode('utf-8', 'replace')
+    made = list(convert(found[0]))
+    for each in made:
+      if isinstance(each, items.Rejected):
+        json.dumps(each).encode('utf-8', 'replace')
       else:
-        shards.serialize(records.values(made))
+        shards.serialize(records.values(each))
+    return made
 
   return Target(seeds, read)
 
@@ -110,7 +112,7 @@ def json_list(folder: pathlib.Path) -> Target:
 
 def table(folder: pathlib.Path) -> Target:
   seeds = []
-  for rows in (THEIRS[:1], THEIRS[1:2], THEIRS[2:3], MANIFEST[1:]):
+  for rows in (THEIRS[:1], THEIRS[1:2], THEIRS[2:3], MANIFEST[:1], MANIFEST[1:]):
     stream = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(rows), stream, compression='none')
     seeds.append(stream.getvalue())

@@ -39,6 +39,13 @@ def test_every_requirement_has_a_floor_and_a_ceiling(setup):
     assert operators == {'=='} or operators == {'>=', '<'}, text
 
 
+def test_what_plans_need_is_an_extra_that_tests_have_too(setup):
+  (compiler,) = map(requirements.Requirement, setup['extras_require']['plan'])
+  assert compiler.name == 'libtpu' and str(compiler) in map(
+    str, map(requirements.Requirement, setup['extras_require']['test'])
+  )
+
+
 def test_the_lock_has_hashes_and_names_no_place(locked):
   assert all(hashes and not entry.url for entry, hashes in locked)
   assert 'http' not in LOCK.read_text(encoding='utf-8').replace('httpx', '').replace(

@@ -67,6 +67,7 @@ def test_all_of_an_interleaved_text_is_a_target(assets):
     ({'conversations': [{'from': 'bot', 'value': 'x'}]}, "unknown role 'bot'"),
     ({'prompt': AUDIO, 'response': AUDIO}, 'audio of the assistant ends by another token'),
     ({'prompt': SPOKEN, 'response': 'x'}, 'audio of the user ends by another token'),
+    ({'text': 'one ' + AUDIO}, 'audio of the text ends by another token'),
     ({'messages': []}, 'has no turns'),
     ({'messages': [{'role': 'user'}]}, "needs the texts 'role' and 'content'"),
     ({'messages': [{'role': 'tool', 'content': 'x'}]}, "unknown role 'tool'"),

@@ -1,10 +1,14 @@
+import datetime
+import decimal
 import json
 import pickle
 
 import numpy as np
+import pyarrow
 import pytest
 import soundfile
 from conftest import CODES
+from pyarrow import parquet
 
 from data_pipelines.converting import clips, conversion, interleave
 from data_pipelines.items import Rejected
@@ -42,8 +46,12 @@ def folder(assets, tmp_path_factory):
 def convert(folder, *contents, **settings):
   path = folder / 'manifest.jsonl'
   path.write_text('\n'.join(map(json.dumps, contents)))
+  return convert_file(path, **settings)
+
+
+def convert_file(path, **settings):
   pieces = sources.pieces([sources.Source(str(path))], 10**9)
-  made = conversion.Conversion(str(folder / 'assets'), **settings)
+  made = conversion.Conversion(str(path.parent / 'assets'), **settings)
   return list(made(one for piece in pieces for one in sources.read(piece)))
 
 
@@ -266,6 +274,33 @@ def test_records_that_mean_nothing_are_rejected(folder, content, said):
   assert isinstance(rejected, Rejected) and rejected.place.line == 1
   with pytest.raises(ValueError, match=said):
     raise ValueError(rejected.reason)
+
+
+def test_a_table_says_what_lines_say(folder):
+  words = [{'word': 'one', 'start': 0, 'end': 0.2}, {'word': 'two', 'start': 0.5, 'end': 0.9}]
+  part = {'audio': 's16.wav', 'start': 0.25, 'end': 1.5, 'words': words}
+  contents = [
+    speaks({'text': 'one two'}, part, interleave='words') | {'about': {'speaker': 'anna'}},
+    speaks({'text': 'one'}, {'audio': 'a.flac'}) | {'about': {'age': 7}, 'task': 'speak'},
+    {'parts': [{'text': 'one'}, {'audio': 'a.flac', 'end': 1}]},
+  ]
+  path = folder / 'manifest.parquet'
+  parquet.write_table(pyarrow.Table.from_struct_array(pyarrow.array(contents)), path)
+  table, lines = convert_file(path), convert(folder, *contents)
+  assert all(isinstance(one, Record) for one in (*table, *lines)), table
+  for row, line in zip(table, lines, strict=True):
+    np.testing.assert_array_equal(row.document.tokens, line.document.tokens)
+    assert row.about | {'source': ''} == line.about | {'source': ''}
+
+
+@pytest.mark.parametrize('value', [datetime.date(2024, 1, 2), b'x', decimal.Decimal(1), np.nan])
+def test_what_a_table_alone_can_say_of_a_record_is_rejected(folder, value):
+  row = {'parts': [{'text': 'one'}], 'about': {'deep': [{'of': value}]}}
+  path = folder / 'manifest.parquet'
+  parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+  (rejected,) = convert_file(path)
+  assert isinstance(rejected, Rejected)
+  assert rejected.reason.startswith('"about" has a value that JSON has not: ')
 
 
 def test_a_user_is_not_interleaved(folder):

@@ -12,7 +12,8 @@ from data_pipelines.reading import sources
 from data_pipelines.records import DataError
 
 TURN = st.fixed_dictionaries(
-  {'role': st.text(max_size=5), 'content': st.text(max_size=9), 'text_content': st.none()}
+  {'role': st.text(max_size=5), 'content': st.text(max_size=9)},
+  optional={'text_content': st.text(max_size=5)},
 )
 COLUMNS = {
   'messages': st.lists(TURN, min_size=1, max_size=3),
@@ -85,6 +86,18 @@ def test_a_text_that_is_no_utf8_costs_its_row(tmp_path):
   one, broken, other = read(tmp_path / 'a.parquet')
   assert (one.content, other.content) == ({'text': 'a'}, {'text': 'c'})
   assert broken.place.line == 2 and 'cannot be read' in broken.reason
+
+
+def test_a_row_nested_deeper_than_json_may_be_costs_itself(tmp_path):
+  deep = pyarrow.array(['x', None])
+  for _ in range(3000):
+    deep = pyarrow.StructArray.from_arrays([deep], ['a'], mask=pyarrow.array([False, True]))
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(
+    pyarrow.table({'about': deep, 'text': ['x', 'y']}), path, store_schema=False
+  )
+  broken, other = read(path)
+  assert 'is nested too deeply' in broken.reason and other.content == {'text': 'y'}
 
 
 def test_a_row_longer_than_the_limit_is_rejected(tmp_path):

@@ -295,6 +295,12 @@ def test_a_data_config_that_is_none_is_refused(tmp_path, text):
     data_config.read_data_config(tmp_path / 'data.json')
 
 
+def test_a_data_config_that_may_have_no_end_is_not_begun(tmp_path):
+  os.mkfifo(tmp_path / 'data.json')
+  with pytest.raises(DataError, match='data.json: no data config .no plain file'):
+    data_config.read_data_config(tmp_path / 'data.json')
+
+
 @pytest.mark.parametrize(
   'path', ['../out.jsonl', 'in/../../out.jsonl', '{out}', 'link.jsonl', 'folder', 'l*', 'loop']
 )

@@ -1,3 +1,4 @@
+import sys
 import types
 
 import pytest
@@ -33,6 +34,12 @@ def test_a_v4_may_be_one_device_of_two_cores_and_other_devices_have_no_known_pea
   whole = types.SimpleNamespace(device_kind='TPU v4', num_cores=2)
   assert chips.peak(whole) == chips.CHIPS['v4'].flops
   assert chips.peak(types.SimpleNamespace(device_kind='cpu')) is None
+
+
+def test_without_the_compiler_one_is_told_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'libtpu', None)
+  with pytest.raises(topologies.TopologyError, match=r"pip install 'ttt_jax\[plan\]'"):
+    topologies.devices('v5e:2x2')
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ hold, docs/preparing_at_scale.md how clusters are used.
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import sys
 import time
@@ -21,7 +20,7 @@ from data_pipelines.converting import conversion
 from data_pipelines.preparing import piecework, preparation
 from data_pipelines.reading import sources
 from ttt_jax import assets as assets_lib
-from ttt_jax import errors
+from ttt_jax import errors, machine
 from ttt_jax.cli import settings
 from ttt_jax.codecs import codec as codec_lib
 
@@ -101,7 +100,7 @@ def _settings(convert: conversion.Conversion, codec: codec_lib.Codec) -> dict:
 
 def _prepare(job: preparation.Job) -> preparation.Result:
   if not _BEAM.value:
-    processes = _PROCESSES.value or len(os.sched_getaffinity(0))
+    processes = _PROCESSES.value or machine.cores()
     with _Progress() as progress:
       return preparation.prepare(_OUT.value, job, processes, progress)
   try:

@@ -74,7 +74,10 @@ def devices(topology: str) -> list:
   try:
     import libtpu as _  # noqa: F401
   except ImportError as error:
-    raise TopologyError('planning needs the compiler for TPUs: pip install libtpu') from error
+    raise TopologyError(
+      "planning needs the compiler for TPUs: pip install 'ttt_jax[plan]', on Linux and x86-64, "
+      'the only machines that it is made for'
+    ) from error
   try:
     made = topologies.get_topology_desc(
       platform='tpu', topology_name=name, num_slices=slices, **more
