@@ -14,7 +14,7 @@ _TURN = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_TURN, min_size=1, max_size=4))
 def test_pieces_are_what_the_template_was_given(assets, conversation):
   document = assets.template.document(conversation)
@@ -38,7 +38,7 @@ def test_pieces_are_what_the_template_was_given(assets, conversation):
   assert {assets.tokenizer.decode(tokens[p.start : p.end].tolist()) for p in rest} <= {'\n'}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 8), max_size=30))
 def test_pieces_of_anything_lie_in_order_and_hold_every_span(assets, places):
   v = assets.vocabulary

@@ -25,7 +25,7 @@ TEXT = st.text(st.sampled_from('one two\n é 語🎵x'), max_size=12)
 SPAN = st.tuples(st.booleans(), st.lists(st.integers(0, CODES - 1), max_size=20))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
   parts=st.lists(st.one_of(TEXT, SPAN), max_size=5),
   sizes=st.lists(st.integers(1, 6), min_size=1, max_size=40),
@@ -69,7 +69,7 @@ def test_sound_comes_before_its_span_ends(assets):
   assert kinds[0][0] == kinds[1][0] == 'audio' and kinds[0][1] > 8 * 640 - 0.17 * 16_000
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 399), max_size=30), st.integers(1, 4))
 def test_text_is_given_out_once_and_never_changed(assets, ids, size):
   text, given_out = writing.Writing(assets.tokenizer), ''
