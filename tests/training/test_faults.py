@@ -260,7 +260,8 @@ train.train(make_config(data__directory=sys.argv[1], guard__hang=20.0), sys.argv
 def test_a_start_that_hangs_is_ended(toy_data, tmp_path):
   done = subprocess.run(
     [sys.executable, '-c', HANG, str(toy_data), str(tmp_path)],
-    cwd=ROOT / 'tests',
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(ROOT / 'tests')},
     capture_output=True,
     text=True,
     timeout=300,
