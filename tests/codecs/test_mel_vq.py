@@ -4,17 +4,16 @@ import json
 import subprocess
 import sys
 
+import machines
 import numpy as np
 import pytest
 import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip('espeakng_loader')
-pytest.importorskip('pocketsphinx')
-pytest.importorskip('jiwer')
-
-import jiwer
+machines.package('espeakng_loader')
+machines.package('pocketsphinx')
+jiwer = machines.package('jiwer')
 
 from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import audio_io, codec, kinds, mel_vq, spectrogram
