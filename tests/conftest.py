@@ -15,6 +15,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 # Before transformers is imported, which keeps the code of exports here, once a process.
 os.environ['HF_MODULES_CACHE'] = tempfile.mkdtemp()
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import mel_vq
 from ttt_jax.evaluation.recognisers import kinds
+
+# A machine may be busy: no example is timed. The rest is as it was, in CI as hypothesis has it.
+hypothesis.settings.register_profile('untimed', hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile('untimed')
 
 flags.FLAGS.mark_as_parsed()
 atexit.register(shutil.rmtree, os.environ['HF_MODULES_CACHE'], ignore_errors=True)

@@ -1,9 +1,12 @@
 """Machines on which some tests cannot be; that of CI runs them all."""
 
+import importlib
 import os
 import platform
 import shutil
 import sys
+import types
+from typing import NoReturn
 
 import pytest
 
@@ -20,7 +23,24 @@ by_linux = pytest.mark.skipif(
 
 def program(*names: str) -> str:
   """Where one of these programs is. In CI a test without it fails; elsewhere it is skipped."""
-  path = next(filter(None, map(shutil.which, names)), None)
-  if path is None:
-    (pytest.fail if os.environ.get('CI') else pytest.skip)(f'there is no {names[0]} here')
-  return path
+  return next(filter(None, map(shutil.which, names)), None) or _lack(names[0])
+
+
+def package(name: str) -> types.ModuleType:
+  """Imports a package of others. In CI a test without it fails; elsewhere it is skipped.
+
+  One that is here and cannot be imported is no reason to skip, nor is any module of ours.
+  """
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name != name:
+      raise
+  _lack(name)
+
+
+def _lack(what: str) -> NoReturn:
+  reason = f'there is no {what} here'
+  if os.environ.get('CI'):
+    pytest.fail(reason)
+  pytest.skip(reason, allow_module_level=True)  # or in a test

@@ -21,7 +21,7 @@ def made(request, assets):
   return tokenizer.HuggingFace(JSON).added(vocabulary.TEXT_SPECIALS)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(st.characters(exclude_categories=['Cs']), max_size=30))
 def test_any_text_comes_back(made, text):
   # What the normalizer of the file composes is composed for good.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import termios
 
+import machines
 import numpy as np
 import pytest
 import soundfile
@@ -142,10 +143,33 @@ def test_a_system_that_does_not_tell_its_cores_prepares_too(checkpoint, lines, t
 
 
 def test_beam_makes_the_same(checkpoint, lines, tmp_path):
-  pytest.importorskip('apache_beam')
+  machines.package('apache_beam')
   assert prepare(checkpoint, tmp_path / 'here', f'--source={lines}')[0] == 0
   more = (f'--source={lines}', '--beam=runner=FnApiRunner')
   code, said = prepare(checkpoint, tmp_path / 'there', *more)
   assert code == 0 and table(said)['tokens'], said
   here, there = (records.Source(tmp_path / name, 'train') for name in ('here', 'there'))
   assert here.fingerprint == there.fingerprint
+
+
+WITHOUT = """
+import sys, types
+from ttt_jax.cli import prepare
+prepare._BEAM = types.SimpleNamespace(value=['runner=any'])
+for module in ('apache_beam', 'data_pipelines.preparing.beam'):
+  sys.modules[module] = None  # as if it were not there
+  try:
+    prepare._prepare(None)
+  except Exception as error:
+    print(type(error).__name__, error)
+  del sys.modules[module]
+"""
+
+
+def test_the_extra_is_asked_for_only_where_it_is_missing():
+  machines.package('apache_beam')
+  command = [sys.executable, '-c', WITHOUT]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+  extra, *ours = done.stdout.splitlines()
+  assert extra.startswith('UserError --beam needs the extra')
+  assert len(ours) == 1 and 'Error' in ours[0] and 'data_pipelines.preparing' in ours[0]

@@ -125,7 +125,7 @@ def test_log_mels_of_silence_and_of_full_scale(theirs):
     np.testing.assert_allclose(features.log_mel(wave), wanted.input_features[0].T, atol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 3 * WINDOW // 2), max_size=6))
 def test_windows_are_the_same_however_chunks_are_cut(sizes):
   wave = np.arange(sum(sizes), dtype=np.float32)

@@ -54,7 +54,7 @@ def test_it_is_as_near_to_the_magnitudes_as_with_all_of_them_at_hand():
   assert error < 0.3 * _error(_whole(magnitude, steps=0), magnitude)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 25), max_size=6))
 def test_the_cutting_makes_no_difference(sizes):
   magnitude = _speechlike(max(1, sum(sizes)))[: sum(sizes)]

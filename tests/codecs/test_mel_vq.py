@@ -4,17 +4,16 @@ import json
 import subprocess
 import sys
 
+import machines
 import numpy as np
 import pytest
 import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip('espeakng_loader')
-pytest.importorskip('pocketsphinx')
-pytest.importorskip('jiwer')
-
-import jiwer
+machines.package('espeakng_loader')
+machines.package('pocketsphinx')
+jiwer = machines.package('jiwer')
 
 from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import audio_io, codec, kinds, mel_vq, spectrogram
@@ -52,7 +51,7 @@ def test_stft_agrees_with_scipy(size):
   np.testing.assert_allclose(spectrogram.stft(wave), expected, atol=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 3000))
 def test_istft_undoes_stft(size):
   wave = _noise(size)
@@ -127,7 +126,7 @@ def test_rates_and_types(coder):
   assert wave.dtype == np.float32 and wave.shape == (8 * 640,)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(size=st.integers(1, 4000))
 def test_number_of_tokens_follows_from_samples(coder, size):
   ids = coder.encode(_noise(size), RATE)
@@ -170,7 +169,7 @@ def test_no_ids_no_sound(coder):
     assert wave.shape == (0,) and wave.dtype == np.float32
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(blocks=st.lists(st.lists(st.integers(0, 255), max_size=9), max_size=6))
 def test_blocks_sound_as_the_whole_does(coder, blocks):
   decoder = coder.decoder()

@@ -24,7 +24,7 @@ PIECES = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
   parts=st.lists(st.sampled_from(PIECES) | st.text('onetwo \n\u2581', max_size=6), max_size=8)
 )

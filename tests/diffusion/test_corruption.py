@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from conftest import CODES, make_config
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ttt_jax import chat
@@ -33,7 +33,6 @@ def paper_loss(document, corrupted, nll, p, vocabulary, banom, keep):
   return total + sum(nll(i, tokens[i]) / p for i in masked) / max(1, len(maskable))
 
 
-@settings(deadline=None)
 @given(
   number=st.integers(0, 59),
   time=st.floats(0, 1),
@@ -59,7 +58,6 @@ def test_weights_are_the_papers_loss(assets, documents, number, time, banom, kee
   assert ours == pytest.approx(wanted, rel=1e-5)
 
 
-@settings(deadline=None)
 @given(number=st.integers(0, 59), time=st.floats(0, 1), seed=st.integers(0, 99))
 def test_only_response_audio_is_masked(assets, documents, number, time, seed):
   document, v = documents[number], assets.vocabulary
@@ -125,7 +123,6 @@ def test_ppm_keeps_the_first_spans_clean(assets, documents):
   assert [masked[a:b].any() for a, b in document.spans[document.responses]] == per_span
 
 
-@settings(deadline=None)
 @given(
   number=st.integers(0, 59),
   time=st.floats(0, 1),

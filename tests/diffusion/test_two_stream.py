@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import make_config
 from flax import linen as nn
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.stream import rows
@@ -52,7 +52,6 @@ ANY = given(
 )
 
 
-@settings(deadline=None)
 @ANY
 def test_everyone_sees_what_the_rule_says(
   assets, documents, number, audio, copies, truncated, seed
@@ -73,7 +72,6 @@ def test_everyone_sees_what_the_rule_says(
   np.testing.assert_array_equal(seen.sum(1), wanted)
 
 
-@settings(deadline=None)
 @ANY
 def test_copies_hold_the_audio_of_responses_at_its_positions(
   assets, documents, number, audio, copies, truncated, seed
@@ -102,7 +100,6 @@ def test_copies_hold_the_audio_of_responses_at_its_positions(
   assert two_stream.copied_lengths(document, block, v)[0] * copies == len(wanted)
 
 
-@settings(deadline=None)
 @given(
   number=st.integers(0, 59),
   copies=st.integers(1, 3),

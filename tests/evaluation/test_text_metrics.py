@@ -6,7 +6,7 @@ import jiwer
 import numpy as np
 import pytest
 import sacrebleu
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from transformers.models.whisper import english_normalizer
@@ -117,7 +117,6 @@ def test_a_caption_that_is_right_has_all_points(name):
 SAID = st.text(st.sampled_from("abcABC ,.!?'-[]()éß0123456789$%£"), max_size=40)
 
 
-@settings(deadline=None)
 @given(SAID)
 def test_normalisers_are_those_of_whisper(text):
   basic = english_normalizer.BasicTextNormalizer()

@@ -33,7 +33,7 @@ def _plain(found: statistics.Statistics) -> dict:
   return values | {'codes': found.codes.tolist(), 'hashes': sorted(hashes)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(_EXAMPLE, max_size=12), st.data())
 def test_statistics_of_parts_add_up_to_those_of_the_whole(assets, examples, data):
   numbered = [(i, _record(assets.template, i, e)) for i, e in enumerate(examples)]
@@ -47,7 +47,7 @@ def test_statistics_of_parts_add_up_to_those_of_the_whole(assets, examples, data
   assert _plain(statistics.of(b, assets) + statistics.of(a, assets)) == whole
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(_EXAMPLE, max_size=8))
 def test_figures_are_those_of_a_count_by_hand(assets, examples):
   """The oracle counts in what the records were made of, not in their tokens."""

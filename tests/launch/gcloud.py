@@ -5,6 +5,7 @@ Everything lies in the folder that $POD_STUB names:
     calls.txt     one line of JSON a call
     plan.json     for each time the pod is created, the states that it is then seen in; the
                   last one stays
+    stays         while it is there, so does any state
     pod.json      the pod as it is now, if there is one
     template/     what a worker has when it is new
     worker-0/ ... their home folders, while there is a pod
@@ -73,7 +74,7 @@ def seen() -> dict | None:
   if not path.exists():
     return None
   pod = json.loads(path.read_text())
-  if len(pod['states']) > 1 and pod['seen']:
+  if len(pod['states']) > 1 and pod['seen'] and not (STUB / 'stays').exists():
     pod['states'].pop(0)
   pod['seen'] = True
   path.write_text(json.dumps(pod))

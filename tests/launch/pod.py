@@ -91,7 +91,7 @@ class Pod:
   def __call__(self, *words: str, code: int = 0, **environment: str) -> str:
     """Runs the tool; what it says. It must end with `code`."""
     process = self.start(*words, **environment)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
 

@@ -21,13 +21,33 @@ from ttt_jax import checkpoint
 pytestmark = by_linux
 
 STEPS, EVERY = 60, 5
+FREE = 4 * EVERY  # steps that a start takes before it waits for the gate
+PATIENCE = 600.0  # seconds, of which a busy machine may need many
 
 # What its metadata tell a TPU VM, a worker is told here. Its code is what was copied to it,
 # and it has no torch, which tensorboardX would import: that takes longer than all else.
 PROGRAM = f"""
 export PYTHONPATH=$PWD:$WITHOUT_TORCH
-exec {sys.executable} -m ttt_jax.cli.train \
+exec {sys.executable} -m gated \
   --coordinator=127.0.0.1:$PORT --processes=2 --process=$WORKER --heartbeat=8 "$@"
+"""
+
+# ttt-train, but it does not end before something has happened to it, however late that is.
+GATED = f"""
+import itertools, os, pathlib, time
+from ttt_jax import sharding
+from ttt_jax.cli import train
+
+put, taken, gate = sharding.put_batch, itertools.count(), pathlib.Path(os.environ['GATE'])
+
+def held(*args):
+  if next(taken) >= {FREE}:
+    while not gate.exists():
+      time.sleep(0.02)
+  return put(*args)
+
+sharding.put_batch = held
+train.run()
 """
 FLAGS = [
   *TOY_FLAGS,
@@ -52,8 +72,8 @@ def metrics(run: pathlib.Path) -> dict[int, dict]:
   return {json.loads(line)['step']: json.loads(line) for line in lines}
 
 
-def wait_for(done, seconds: float, pod) -> None:
-  end = time.monotonic() + seconds
+def wait_for(done, pod) -> None:
+  end = time.monotonic() + PATIENCE
   while not done():
     logs = [pod.worker(number, 'train.log') for number in range(2)]
     text = '\n'.join(log.read_text()[-3000:] for log in logs if log.exists())
@@ -67,6 +87,7 @@ def pod(tmp_path):
   made = pod_lib.Pod(tmp_path, PROGRAM, parts)
   (tmp_path / 'lib').mkdir()
   (tmp_path / 'lib/torch.py').write_text('raise ImportError\n')
+  (tmp_path / 'lib/gated.py').write_text(GATED)
   yield made
   made.close()
 
@@ -101,25 +122,29 @@ def test_a_run_goes_on_when_a_worker_has_died_or_was_stopped(pod, alone, toy_dat
   run = tmp_path / 'run'
   with socket.create_server(('127.0.0.1', 0)) as free:
     port = free.getsockname()[1]
-  settings = environment(2, tmp_path) | {'PORT': port}
+  gate = tmp_path / 'gate'
+  settings = environment(2, tmp_path) | {'PORT': port, 'GATE': str(gate)}
   train = ['train', *(f'--env={key}={value}' for key, value in settings.items()), '--', *FLAGS]
   train += [f'--config.data.directory={toy_data}', f'--workdir={run}']
   pod('create')
   pod('setup')
   pod(*train)
 
-  wait_for((run / checkpoint.DIRECTORY / str(EVERY)).exists, 120, pod)
+  wait_for(lambda: checkpoint.steps(run), pod)
   os.kill(int(pod.worker(1, 'train.pid').read_text()), signal.SIGKILL)
-  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
+  gate.touch()
+  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), pod)
+  gate.unlink()
   said = pod('status')
   assert '[worker-0] failed' in said and '[worker-1] failed: exit code 137' in said
   saved, reached = checkpoint.latest(run), max(metrics(run))
   assert EVERY <= saved <= reached < STEPS
 
   pod(*train)
-  wait_for(lambda: max(metrics(run)) > reached, 120, pod)
+  wait_for(lambda: max(metrics(run)) > reached, pod)
   os.kill(int(pod.worker(1, 'train.pid').read_text()), signal.SIGTERM)  # it alone
-  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), 120, pod)
+  gate.touch()
+  wait_for(lambda: all(pod.worker(n, 'train.exit').exists() for n in range(2)), pod)
   stopped = max(metrics(run))
   assert reached < stopped < STEPS and checkpoint.latest(run) == stopped
   said = pod('status')
@@ -128,8 +153,8 @@ def test_a_run_goes_on_when_a_worker_has_died_or_was_stopped(pod, alone, toy_dat
     log = pod.worker(number, 'train.log').read_text()
     assert f'going on from step {saved}\n' in log and f'stopped: step {stopped} is saved' in log
 
-  assert alone(run).wait(120) == 0  # the two were one half each, this one is the whole
-  assert undisturbed.wait(120) == 0
+  assert alone(run).wait(PATIENCE) == 0  # the two were one half each, this one is the whole
+  assert undisturbed.wait(PATIENCE) == 0
   together, single = metrics(run), metrics(other)
   assert sorted(together) == sorted(single) == list(range(1, STEPS + 1))
   for step, figures in together.items():

@@ -12,7 +12,7 @@ from machines import by_linux
 pytestmark = by_linux
 
 ECHO = 'echo "$WORKER: $PWD $COLOUR $*"'
-WAIT = 'echo "begun $*"; trap "echo ended; exit 143" TERM; sleep 60 & wait'
+WAIT = 'echo "begun $*"; trap "echo ended; exit 143" TERM; sleep 600 & wait'
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def until(said, pod):
 
 def wait_for(look, enough):
   """Looks until it is enough; what was seen then."""
-  end = time.monotonic() + 30
+  end = time.monotonic() + 300
   while not enough(now := look()):
     assert time.monotonic() < end, now
     time.sleep(0.02)
@@ -270,19 +270,22 @@ def test_help_names_every_command_and_option(make_pod):
 
 
 def test_what_was_preempted_is_made_again_and_goes_on(make_pod):
-  # It runs until it is taken away; then, on new machines, to its end.
-  pod = make_pod(f'echo $WORKER >> $POD_STUB/starts; [ -e $POD_STUB/again ] || {{ {WAIT}; }}')
-  # Seen by create, by setup, and then while it trains.
-  pod.plan([*['ACTIVE'] * 5, 'SUSPENDING', 'SUSPENDED'], ['ACTIVE'])
+  # It runs until it is taken away, once it has begun; then, on new machines, to its end.
+  look = '[ -e $POD_STUB/again ]; new=$?; echo $WORKER >> $POD_STUB/starts'
+  pod = make_pod(f'{look}; [ $new = 0 ] || {{ {WAIT}; }}')
+  pod.plan(['ACTIVE', 'SUSPENDING', 'SUSPENDED'], ['ACTIVE'])
+  starts, stays = pod.folder / 'starts', pod.folder / 'stays'
+  stays.touch()
   process = pod.start('train', '--retries=1', '--', '--x')
-  wait_for(lambda: pod.calls, lambda calls: 'delete' in calls)
-  (pod.folder / 'again').touch()
+  wait_for(lambda: starts.read_text() if starts.exists() else '', lambda now: len(now) == 4)
   first = pod.git('rev-parse', 'HEAD')
   pod.commit()
-  said, _ = process.communicate(timeout=30)
+  (pod.folder / 'again').touch()
+  stays.unlink()
+  said, _ = process.communicate(timeout=300)
   assert process.returncode == 0, said
   assert 'starting again; retries left: 0' in said and '[worker-1] finished' in said
-  assert sorted((pod.folder / 'starts').read_text().split()) == ['0', '0', '1', '1']
+  assert sorted(starts.read_text().split()) == ['0', '0', '1', '1']
   asked = [call for call in pod.calls if call in ('create', 'delete')]
   assert asked == ['create', 'delete', 'create']
   assert pod.worker(1, 'commit').read_text().strip() == first
@@ -301,7 +304,7 @@ def test_a_stop_ends_the_retries(make_pod):
   process = pod.start('train', '--retries=5', '--', '--x')
   until('] running', pod)
   pod('stop')
-  said, _ = process.communicate(timeout=30)
+  said, _ = process.communicate(timeout=300)
   assert process.returncode == 0 and '[worker-0] stopped' in said
 
 

@@ -2,10 +2,11 @@ import subprocess
 import sys
 import zlib
 
+import machines
 import numpy as np
 import pytest
 
-pytest.importorskip('espeakng_loader')
+machines.package('espeakng_loader')
 
 from data_pipelines.little_world import speech, sums
 from ttt_jax.codecs import spectrogram

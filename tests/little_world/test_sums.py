@@ -36,7 +36,7 @@ def test_every_answer_is_right():
     assert VALUE[question.answer] == _work_out(question.text) == eval(question.fact)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_each_fact_has_one_phrasing_held_out(seed):
   world = sums.make_world(0, 0, seed)
@@ -49,7 +49,7 @@ def test_each_fact_has_one_phrasing_held_out(seed):
   assert {q.fact for q in world.train_questions} == set(test)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 2**32))
 def test_strings_are_as_many_as_asked_for_and_kept_apart(num_train, num_test, seed):
   world = sums.make_world(num_train, num_test, seed)
@@ -61,7 +61,7 @@ def test_strings_are_as_many_as_asked_for_and_kept_apart(num_train, num_test, se
     assert 3 <= len(words) <= 7 and all(VALUE[word] < 10 for word in words)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 50), st.integers(0, 99))
 def test_more_training_adds_and_changes_nothing(fewer, extra, num_test, seed):
   small = sums.make_world(fewer, num_test, seed)

@@ -77,7 +77,7 @@ def agree(run, visible, count, heads, dtype, soft_cap, rng):
 
 
 @pytest.mark.parametrize('case', CASES)
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6))
 def test_values_and_gradients_are_those_of_the_rule(case, seed):
   implementation, blocks, count, heads, dtype, soft_cap = CASES[case]
@@ -88,7 +88,7 @@ def test_values_and_gradients_are_those_of_the_rule(case, seed):
 
 
 @pytest.mark.parametrize('implementation', ['dense', 'chunked', 'tpu', 'gpu'])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 10**6))
 def test_few_queries_against_a_long_cache(implementation, seed):
   """Rows of their own lengths; the cache is NaN behind them."""

@@ -11,7 +11,7 @@ from ttt_jax.ops import attention
 from ttt_jax.ops.attention import cached
 
 
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=15)
 @hypothesis.given(
   sizes=st.tuples(*(st.integers(1, n) for n in (3, 5, 2, 3, 23))),
   chunk=st.integers(1, 8),

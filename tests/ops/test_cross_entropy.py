@@ -66,7 +66,7 @@ def assert_close(ours, wanted, tolerance=2e-5):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@hypothesis.settings(max_examples=10, deadline=None)
+@hypothesis.settings(max_examples=10)
 @hypothesis.given(
   seed=st.integers(0, 2**16),
   share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),

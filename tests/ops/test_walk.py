@@ -13,7 +13,7 @@ jitted_place = jax.jit(walk.place)
 sizes = st.sampled_from([(4, 8), (8, 4), (16, 16)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), sizes=sizes, streams=st.integers(1, 2))
 def test_blocks_are_touched_and_full_as_the_rule_says(seed, sizes, streams):
   block_q, block_k = sizes
@@ -30,7 +30,7 @@ def test_blocks_are_touched_and_full_as_the_rule_says(seed, sizes, streams):
       np.testing.assert_array_equal(walk.steps(jitted_runs(way, way)), way.sum(1))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), density=st.sampled_from([0, 0.1, 0.5, 0.9, 1]))
 def test_walks_hold_all_that_is_touched_and_split_at_the_widest_gap(seed, density):
   rng = np.random.default_rng(seed)

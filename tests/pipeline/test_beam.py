@@ -1,13 +1,14 @@
 import json
 import pathlib
 
+import machines
 import pytest
 import stand_ins
 from test_preparation import BAD, tree, write_lines
 
-from data_pipelines.preparing import preparation
+machines.package('apache_beam')
 
-beam = pytest.importorskip('data_pipelines.preparing.beam')
+from data_pipelines.preparing import beam, preparation
 
 # What the DirectRunner runs; by that name it would first look for another on the network.
 RUNNER = ['--runner=FnApiRunner']

@@ -135,7 +135,7 @@ contents = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(contents, max_size=8))
 def test_every_line_becomes_one_record_or_one_rejection(folder, assets, written):
   made = lines(folder, *written)
@@ -151,7 +151,7 @@ def test_every_line_becomes_one_record_or_one_rejection(folder, assets, written)
       assert not (one.document.tokens == assets.vocabulary.mask).any()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(contents, min_size=1, max_size=4), st.data())
 def test_any_damage_to_a_file_is_survived(folder, written, data):
   raw = b'\n'.join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in written)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from conftest import CODES, WORDS
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.converting import authors, interleave
@@ -50,7 +50,6 @@ def test_only_the_last_chunks_are_of_free_length(text, codes, pattern):
     assert len(texts[-1]) <= pattern[0] or len(spans[-1]) <= pattern[1]
 
 
-@settings(deadline=None)
 @given(text=ids, codes=audio, pattern=patterns)
 def test_text_and_audio_come_back_from_an_answer(assets, text, codes, pattern):
   vocabulary, template = assets.vocabulary, assets.template
@@ -78,7 +77,6 @@ def test_patterns_of_nothing_are_refused():
       interleave.by_count([1], np.arange(3), pattern)
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_words_stand_before_their_own_audio(assets, data):
   count = data.draw(st.integers(1, 30))

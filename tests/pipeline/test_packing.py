@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.stream import packing
@@ -23,7 +23,6 @@ def test_every_item_lies_in_one_bin_that_holds_it(lengths):
   assert all(0 < sum(sizes) <= 50 for sizes in bins)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=7))
 def test_few_items_take_at_most_one_bin_more_than_the_best_packing(lengths):
   def best(rest, rooms):
@@ -39,7 +38,6 @@ def test_few_items_take_at_most_one_bin_more_than_the_best_packing(lengths):
   assert len(fill(lengths, 12)) <= best(tuple(sorted(lengths, reverse=True)), ()) + 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=25))
 def test_each_choice_is_the_best_by_trying_all(lengths):
   waiting = sorted(lengths)
@@ -66,7 +64,6 @@ def test_the_last_two_items_of_a_bin_are_chosen_together():
   assert sorted(map(sorted, fill([10, 5, 4, 3], 17))) == [[3, 4, 10], [5]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=50), st.integers(0, 9))
 def test_a_pack_is_a_function_of_its_arguments_and_holds_each_item_once(lengths, seed):
   lengths = np.array(lengths, int)

@@ -30,7 +30,7 @@ def read(path, size=10**9, **source):
   return [one for piece in pieces for one in sources.read(piece)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.integers(1, 5), st.integers(1, 2000))
 def test_every_row_comes_out(tmp_path_factory, data, group, size):
   path = tmp_path_factory.mktemp('rows') / 'a.parquet'

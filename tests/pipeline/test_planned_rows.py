@@ -89,7 +89,7 @@ def assert_epochs(plan, folder, sizes, found):
       assert len(set(epoch)) == len(epoch) and set(epoch) <= fitting
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(weighted())
 def test_each_record_comes_once_an_epoch_and_fits_into_its_row(folder, mixture):
   plan, sizes = plan_of(folder, **mixture), mixture['sizes']
@@ -104,7 +104,7 @@ def test_each_record_comes_once_an_epoch_and_fits_into_its_row(folder, mixture):
     assert (np.add.reduceat(taken, window.offsets[:-1]) <= 64).all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(weighted(), st.integers(1, 12), st.integers(1, 12))
 def test_any_stretch_of_windows_has_the_shares(folder, mixture, start, count):
   plan = plan_of(folder, **mixture)
@@ -118,7 +118,7 @@ def test_any_stretch_of_windows_has_the_shares(folder, mixture, start, count):
     assert found[which] == plan.counts(start + count)[which] - plan.counts(start)[which]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(weighted(), st.lists(st.integers(0, 300), min_size=1, max_size=4))
 def test_rows_do_not_depend_on_how_they_are_reached(folder, mixture, rows):
   walked = plan_of(folder, **mixture)
@@ -132,7 +132,7 @@ def test_rows_do_not_depend_on_how_they_are_reached(folder, mixture, rows):
     assert copied.locate(row) == (number, within)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(weighted(), st.data())
 def test_changed_weights_take_over_and_repeat_nothing(folder, mixture, data):
   sizes = mixture['sizes']
@@ -212,7 +212,6 @@ def test_orders_and_cuts_differ_between_epochs_seeds_and_equal_sets(folder):
     assert (one.records != two.records).any() and (one.cuts != two.cuts).any()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 60), st.integers(0, 60))
 def test_what_is_dealt_does_not_depend_on_the_stretch(folder, first, skip, size):
   (deck,) = plan_of(folder, [40]).decks

@@ -41,7 +41,7 @@ def read(path, size=10**9, **source):
   return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
   st.lists(objects | st.sampled_from(BROKEN) | st.sampled_from([b'', b'  ', b'\r'])),
   sizes,
@@ -63,7 +63,7 @@ def test_every_line_comes_out_with_its_number(tmp_path_factory, lines, size, end
       assert one.content == line and one.key == f'0/a.jsonl:{number}'
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
   st.lists(st.tuples(objects, st.sampled_from(['', ' ', '\n', '\n\n  ', '\r\n']))),
   sizes,
@@ -85,7 +85,7 @@ def test_every_record_of_a_list_comes_out_with_its_line(
   assert [one.key for one in got] == [f'0/a.json:{n}' for n in range(1, len(entries) + 1)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_one_damaged_record_of_an_indented_list_costs_no_other(tmp_path_factory, data):
   path = tmp_path_factory.mktemp('damage') / 'a.json'

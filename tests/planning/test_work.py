@@ -42,7 +42,7 @@ def test_products_in_batches_count_each_of_them():
   assert work.flops(made, 1) == 2 * 3 * 4 * 5 * 6
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(
   size=st.integers(1, 7),
   taps=st.integers(1, 4),

@@ -111,7 +111,7 @@ def choose(priority, masked, step, settings):
   return np.asarray(reveal.choose(*arrays, *own))[0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
   st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.booleans()), min_size=6, max_size=6

@@ -1,7 +1,6 @@
 """Sessions: what is streamed is what is replied, and what cannot be answered is refused."""
 
 import json
-import time
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ TEXT = st.text(st.sampled_from('one two\n é 語🎵x'), max_size=12)
 SPAN = st.tuples(st.booleans(), st.lists(st.integers(0, CODES - 1), max_size=20))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
   parts=st.lists(st.one_of(TEXT, SPAN), max_size=5),
   sizes=st.lists(st.integers(1, 6), min_size=1, max_size=40),
@@ -69,7 +68,7 @@ def test_sound_comes_before_its_span_ends(assets):
   assert kinds[0][0] == kinds[1][0] == 'audio' and kinds[0][1] > 8 * 640 - 0.17 * 16_000
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 399), max_size=30), st.integers(1, 4))
 def test_text_is_given_out_once_and_never_changed(assets, ids, size):
   text, given_out = writing.Writing(assets.tokenizer), ''
@@ -120,13 +119,12 @@ def test_a_stopwatch_tells_compilation_from_the_rest():
     function(jnp.ones(3)).block_until_ready()
     second = watch.lap()
     assert 0 < first.compiling == second.compiling < first.seconds < second.seconds
-    # What lies within another stage counts once.
-    now = time.time()
-    for begin, end in ((now - 3, now - 2), (now - 2, now - 1), (now - 4, now)):
+    # What lies within another stage counts once, and all that was lies within the last.
+    for begin, end in ((1, 2), (2, 3), (0, 4)):
       jax.monitoring.record_event_time_span('/jax/core/compile/x', begin, end)
-    assert watch.lap().compiling == pytest.approx(4)
+    assert watch.lap().compiling == 4
   jax.monitoring.record_event_time_span('/jax/core/compile/x', 0, 9)
-  assert watch.lap().compiling == pytest.approx(4)
+  assert watch.lap().compiling == 4
 
 
 @pytest.mark.parametrize(

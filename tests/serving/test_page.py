@@ -1,7 +1,9 @@
 """The page in a browser: it types, hears, watches and uploads."""
 
+import base64
 import dataclasses
 import pathlib
+import re
 
 import machines
 import numpy as np
@@ -35,6 +37,22 @@ AudioBufferSourceNode.prototype.start = function (...at) {
   }
   return start.apply(this, at);
 };
+"""
+
+_COLOURS = """
+async (picture) => {
+  const bytes = Uint8Array.from(atob(picture), (it) => it.charCodeAt(0));
+  const image = await createImageBitmap(new Blob([bytes]));
+  const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+  context.drawImage(image, 0, 0);
+  const {data} = context.getImageData(0, 0, image.width, image.height);
+  const counts = {};
+  for (let i = 0; i < data.length; i += 4) {
+    const name = `rgb(${data[i]}, ${data[i + 1]}, ${data[i + 2]})`;
+    counts[name] = (counts[name] ?? 0) + 1;
+  }
+  return counts;
+}
 """
 
 
@@ -84,6 +102,11 @@ class Page:
     page.fill('#said', text)
     page.keyboard.press('Enter')
     return self.answer()
+
+  def colours(self, path):
+    """How many pixels of the page have each colour; a picture of it goes to `path`."""
+    picture = self.page.screenshot(path=path, full_page=True, animations='disabled')
+    return self.page.evaluate(_COLOURS, base64.b64encode(picture).decode())
 
   def answer(self):
     self.page.wait_for_selector('#send:enabled')
@@ -141,8 +164,13 @@ def test_what_is_typed_is_answered_to_eye_and_ear(
     content = pathlib.Path(saved.value.path()).read_bytes()
     assert content[:4] == b'RIFF' and len(content) == 44 + 2 * len(wave)
     assert page.evaluate('document.documentElement.scrollWidth') <= width
-    picture = page.screenshot(path=tmp_path / 'page.png')
-    assert len(set(picture)) > 100
+    # The page is painted in its scheme, and a cell in the colour of its code.
+    colours = opened.colours(tmp_path / 'page.png')
+    back = re.findall(r'\d+', max(colours, key=colours.get))
+    assert max(map(int, back)) < 64 if scheme == 'dark' else min(map(int, back)) > 192
+    cells = turn.locator('.cell[title^=code]:not(.dropped)')
+    painted = cells.evaluate_all('all => all.map(it => getComputedStyle(it).backgroundColor)')
+    assert len(set(painted)) == len(set(codes)) and set(painted) <= set(colours)
     own = f'http://127.0.0.1:{client.port}/'
     assert all(url.startswith((own, 'blob:', 'data:')) for url in opened.asked), opened.asked
     assert not opened.wrong
@@ -163,10 +191,13 @@ def test_a_file_and_the_microphone_are_heard(client, browser, tmp_path):
     assert turn.locator('.token').count() > 0
     page.click('#clip-drop')
     page.click('#record')
-    page.wait_for_timeout(500)
+    page.locator('#record[aria-pressed=true]').wait_for()
+    page.wait_for_timeout(500)  # of sound at least: a busy machine records more
     page.click('#record')
     page.locator('#clip').wait_for()
-    assert page.locator('#clip-name').text_content().startswith('Recording, 0.')
+    name = page.locator('#clip-name').text_content()
+    recorded = re.fullmatch(r'Recording, (\d+\.\d) s', name)
+    assert recorded and float(recorded[1]) > 0
     page.keyboard.press('Enter')  # the button to send has the focus
     sync_api.expect(page.locator('.turn')).to_have_count(2)
     assert opened.answer().locator('.token').count() > 0

@@ -104,9 +104,11 @@ def _prepare(job: preparation.Job) -> preparation.Result:
     with _Progress() as progress:
       return preparation.prepare(_OUT.value, job, processes, progress)
   try:
-    from data_pipelines.preparing import beam  # an extra
-  except ImportError as error:
+    import apache_beam  # noqa: F401 (an extra)
+  except ModuleNotFoundError as error:
     raise errors.UserError('--beam needs the extra: pip install "ttt_jax[beam]"') from error
+  from data_pipelines.preparing import beam
+
   return beam.prepare(_OUT.value, job, [f'--{option}' for option in _BEAM.value])
 
 

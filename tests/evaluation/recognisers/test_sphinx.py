@@ -1,13 +1,12 @@
 import ctypes
 
+import machines
 import numpy as np
 import pytest
 
-pytest.importorskip('espeakng_loader')
-pytest.importorskip('jiwer')
-pytest.importorskip('pocketsphinx')
-
-import jiwer
+machines.package('espeakng_loader')
+machines.package('pocketsphinx')
+jiwer = machines.package('jiwer')
 
 from data_pipelines.little_world import speech, sums, town
 from ttt_jax.codecs import audio_io
