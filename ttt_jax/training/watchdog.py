@@ -51,9 +51,11 @@ class Watchdog:
 
   def _watch(self) -> None:
     often = self._seconds / 10
-    while not self._over.wait(often):
+    while True:
       # Begun anew each time: it goes off only if this thread is not heard of for so long.
       faulthandler.dump_traceback_later(self._seconds + 2 * often, exit=True)
+      if self._over.wait(often):
+        return
       if time.monotonic() - self._last > self._seconds:
         self._bark()
 

@@ -27,7 +27,8 @@ export class Recorder {
       }
     };
     this.#media.start();
-    setTimeout(() => this.stop(), 1000 * seconds);
+    const own = this.#media; // a later recording has a limit of its own
+    setTimeout(() => this.#media === own && this.stop(), 1000 * seconds);
   }
 
   stop() {
