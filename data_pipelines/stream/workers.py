@@ -5,6 +5,7 @@ killed in the midst of a batch is found out at once, and leaves nothing behind, 
 shared memory, which is nobody's then.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import pickle
@@ -69,6 +70,8 @@ class _Worker:
     self._process = _SPAWN.Process(target=_work, args=arguments, daemon=True)
     self._process.start()
     theirs.close()  # else the pipe would not end with the worker
+    # Python ends by SIGTERM, which they ignore, and waiting for those that are left.
+    atexit.register(self.close)
 
   def take(self) -> Any:
     """The next batch; None if the worker has died.
@@ -86,6 +89,7 @@ class _Worker:
 
   def close(self) -> int:
     """Ends it, if it has not ended; its exit code."""
+    atexit.unregister(self.close)
     self._pipe.close()
     self._process.join(0.1)  # one that has died tells how
     self._process.kill()

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,6 +54,30 @@ def test_signals_to_the_whole_group_do_not_end_workers():
   found += numbers(itertools.islice(made, 5))
   assert found == list(range(6)) and multiprocessing.active_children() == [worker]
   made.close()
+
+
+HOLDS = """
+import itertools
+from data_pipelines.stream import workers
+
+def endless(first, stride):
+  yield from itertools.repeat(bytes(10**6))
+
+if __name__ == '__main__':
+  held = workers.in_turn(endless, 0, 9, 2)
+  next(held)
+  raise SystemExit(3)
+"""
+
+
+def test_a_process_that_still_holds_batches_can_end(tmp_path):
+  script = tmp_path / 'holds.py'
+  script.write_text(HOLDS)
+  paths = {'PYTHONPATH': str(pathlib.Path(workers.__file__).parents[2])}
+  ended = subprocess.run(
+    [sys.executable, script], env=os.environ | paths, timeout=60, check=False
+  )
+  assert ended.returncode == 3
 
 
 class Unportable(Exception):

@@ -299,6 +299,7 @@ FLAGS = [
 
 def test_a_process_that_gets_sigterm_saves_and_ends(toy_data, tmp_path):
   flags = [*FLAGS, f'--config.data.directory={toy_data}', f'--workdir={tmp_path}']
+  flags += ['--config.data.workers=1']
   process = subprocess.Popen(
     [sys.executable, '-m', 'ttt_jax.cli.train', *flags],
     cwd=ROOT,

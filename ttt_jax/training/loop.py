@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,13 +39,14 @@ class Feed(NamedTuple):
   Attributes:
     assets: of the data.
     fingerprints: of the data sets.
-    batches: from a first step and numbers of rows, yields these rows of each global batch.
+    batches: from a first step and numbers of rows, yields these rows of each global batch;
+      is closed when the run ends.
     records: names of the records of the global batch of a step, counted from 0.
   """
 
   assets: assets_lib.Assets
   fingerprints: Sequence[str]
-  batches: Callable[[int, Sequence[int]], Iterator[batch_lib.Batch]]
+  batches: Callable[[int, Sequence[int]], Generator[batch_lib.Batch, None, None]]
   records: Callable[[int], list[str]]
 
 
@@ -130,7 +131,8 @@ def train(
     watch.alive()
     _describe(workdir, about, assets, done)
     start = int(current.step)
-    stream = _loaded(feed.batches(start, own), mesh, config, assets.vocabulary.size)
+    made = stack.enter_context(contextlib.closing(feed.batches(start, own)))
+    stream = _loaded(made, mesh, config, assets.vocabulary.size)
     book = ledger.Ledger(workdir, clock, start) if jax.process_index() == 0 else None
     writer = metrics.Writer(workdir, config.train.steps, start, book)
     skipped = functools.partial(_note_skipped, workdir, feed)
