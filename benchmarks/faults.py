@@ -7,7 +7,8 @@ once undisturbed and then again and again, and does something to it at a random 
 its life or of the stage that is named. It is recovered if it ends by itself, within ten
 minutes, with the parameters of the undisturbed run: bit for bit in one process, to 1e-4 in two.
 All else is lost, with a reason. A fault that came too late to meet the run is missed, and tried
-again.
+again. A run of two processes is killed several times: all of these are recovered, or lost, as
+their run is.
 
 What is in --json FILE already counts: a campaign can be spread over hours. Two faults need more
 rights than others have: a disk that is full is a small one in memory, and a clock that jumps
@@ -50,14 +51,16 @@ SETTINGS = {
   'train.checkpoint_every': 10,
   'train.keep': 3,
   'guard.backoff': 0.5,
+  'guard.failures': 20,  # kills may come before there is progress
   'guard.hang': 60.0,
 }
+KILLS = 5  # of a run of two processes
 # Of two processes on CPUs one compiles at each start: JAX has another key for it in the cache
 # that the first one writes.
 COMPILER = '--xla_backend_optimization_level=0'
 
 
-def _after(run: Run, seconds: float, look: Callable[[], list]) -> list:
+def _after(run: Run, seconds: float, look: Callable[[], Any]) -> Any:
   """What `look` finds after so many seconds, or as soon as there is something.
 
   Raises:
@@ -74,55 +77,74 @@ def _after(run: Run, seconds: float, look: Callable[[], list]) -> list:
   return found
 
 
-def _strike(number: int, workers: bool = False):
-  """Sends a signal to one of the processes, at any moment."""
+def _again(strike: Callable[[Run, float, random.Random], None], times: int):
+  """Strikes, and strikes again at what has been started again, until the run is over."""
 
   def fault(run: Run, seconds: float, rng: random.Random) -> None:
     run.start_all()
-    found = _after(run, rng.uniform(0, seconds), lambda: run.children(workers))
-    send(rng.choice(found), number)
+    for number in range(times):
+      try:
+        strike(run, seconds, rng)
+      except Missed:
+        if not number:
+          raise
+        break
+      run.struck = number + 1
     run.wait()
 
   return fault
 
 
-def _kill_in(stage: Callable[[Run], list], within: float):
-  """Kills one of the processes, at a moment of the seconds from the beginning of a stage."""
+def _strike(number: int, workers: bool = False, times: int = 1):
+  """Sends a signal to one of the processes, at any moment."""
 
-  def fault(run: Run, seconds: float, rng: random.Random) -> None:
-    run.start_all()
-    _after(run, 0, lambda: stage(run))
+  def strike(run: Run, seconds: float, rng: random.Random) -> None:
+    found = _after(run, rng.uniform(0, seconds), lambda: run.children(workers))
+    send(rng.choice(found), number)
+
+  return _again(strike, times)
+
+
+def _kill_in(stage: Callable[[Run], Any], within: float, times: int):
+  """Kills one of the processes, at a moment of the seconds from the beginning of a stage.
+
+  Args:
+    stage: what is seen of it, another thing each time it begins; nothing, in between.
+    within: seconds.
+    times: how often.
+  """
+
+  def strike(run: Run, seconds: float, rng: random.Random) -> None:
+    before = stage(run)
+    _after(run, 0, lambda: (now := stage(run)) and now != before)
     time.sleep(rng.uniform(0, within))
     found = run.children()
     if not found:
       raise Missed('nobody was there')
     send(rng.choice(found), signal.SIGKILL)
-    run.wait()
 
-  return fault
+  return _again(strike, times)
 
 
 def _saving(run: Run) -> list:
-  return [path for path in run.folder.glob('checkpoints/*') if not path.name.isdigit()]
+  return sorted(path for path in run.folder.glob('checkpoints/*') if not path.name.isdigit())
 
 
 def _evaluating(run: Run) -> list:
-  return list(run.folder.glob('evaluation/items/*.jsonl'))
+  return sorted(run.folder.glob('evaluation/items/*.jsonl'))
 
 
 def _kill_in_restoring(run: Run, seconds: float, rng: random.Random) -> None:
-  """Kills everything, starts again, and kills one process as it restores."""
-  run.start_all()
+  """Kills all that train, and one of those that come in their place, as it restores."""
   _after(run, rng.uniform(0, seconds), lambda: checkpoint.steps(run.folder))
-  run.kill()
   before = run.said(_RESTORES)
-  run.start_all()
-  _after(run, 0, lambda: [1] * (run.said(_RESTORES) - before))
+  for pid in run.children():
+    with contextlib.suppress(Missed):  # it went with the others
+      send(pid, signal.SIGKILL)
+  _after(run, 0, lambda: run.said(_RESTORES) > before)
   time.sleep(rng.uniform(0, 0.5))
-  found = run.children()
-  if found:
+  if found := run.children():
     send(rng.choice(found), signal.SIGKILL)
-  run.wait()
 
 
 def _damage(what: Callable[[pathlib.Path, random.Random], None]):
@@ -253,13 +275,13 @@ class Fault(NamedTuple):
 _WORKER = {'data.workers': 1}
 FAULTS = {
   'kill -9': Fault(_strike(signal.SIGKILL)),
-  'kill -9 of one of two': Fault(_strike(signal.SIGKILL), 2),
-  'kill -9 of one of two, saving': Fault(_kill_in(_saving, 0.2), 2),
-  'kill -9 of one of two, restoring': Fault(_kill_in_restoring, 2),
+  'kill -9 of one of two': Fault(_strike(signal.SIGKILL, times=KILLS), 2),
+  'kill -9 of one of two, saving': Fault(_kill_in(_saving, 0.2, KILLS), 2),
+  'kill -9 of one of two, restoring': Fault(_again(_kill_in_restoring, KILLS), 2),
   'kill -9 of one of two, evaluating': Fault(
-    _kill_in(_evaluating, 1.0), 2, {'evaluation.every': 20}
+    _kill_in(_evaluating, 1.0, KILLS), 2, {'evaluation.every': 50}
   ),
-  'kill -9 of a worker of two': Fault(_strike(signal.SIGKILL, True), 2, _WORKER),
+  'kill -9 of a worker of two': Fault(_strike(signal.SIGKILL, True, KILLS), 2, _WORKER),
   'kill -9 of a worker': Fault(_strike(signal.SIGKILL, True), 1, _WORKER),
   'stopped worker': Fault(_strike(signal.SIGSTOP, True), 1, _WORKER),
   'SIGTERM': Fault(_strike(signal.SIGTERM)),
@@ -281,8 +303,8 @@ def common(flags) -> dict[str, Any]:
   return SETTINGS | {'train.steps': flags.steps, 'data.directory': flags.data}
 
 
-def outcome(flags, name: str, rng: random.Random, wanted, seconds: float) -> str:
-  """'recovered', 'missed', or why a run was lost."""
+def outcome(flags, name: str, rng: random.Random, wanted, seconds: float) -> tuple[str, int]:
+  """'recovered', 'missed', or why a run was lost; and how often it was struck."""
   fault = FAULTS[name]
   with tempfile.TemporaryDirectory() as home:
     folder = pathlib.Path(home, 'run')
@@ -296,12 +318,12 @@ def outcome(flags, name: str, rng: random.Random, wanted, seconds: float) -> str
       fault.act(run, seconds, rng)
       _compare(folder, wanted, flags.steps, 0 if fault.processes == 1 else 1e-4)
     except Missed:
-      return 'missed'
+      return 'missed', 1
     except Lost as lost:
-      return str(lost)
+      return str(lost), run.struck
     finally:
       run.kill()
-  return 'recovered'
+  return 'recovered', run.struck
 
 
 def _compare(folder: pathlib.Path, wanted, steps: int, tolerance: float) -> None:
@@ -334,7 +356,7 @@ def main():
   parser = record.parser(__doc__, 'each fault once')
   parser.add_argument('--data', required=True, help='a data set of records')
   parser.add_argument('--times', type=int, default=10, help='how often each fault is tried')
-  parser.add_argument('--steps', type=int, default=60, help='of the run')
+  parser.add_argument('--steps', type=int, default=150, help='of the run')
   parser.add_argument('--faults', default=';'.join(FAULTS), help='which, by semicolons')
   flags = parser.parse_args()
   if unknown := set(flags.faults.split(';')) - FAULTS.keys():
@@ -356,10 +378,11 @@ def main():
       line = table.setdefault(name, {'tried': 0, 'recovered': 0, 'missed': 0, 'lost': []})
       while line['tried'] < times and line['missed'] <= times:
         attempt = line['tried'] + line['missed']
-        said = outcome(flags, name, random.Random(f'{name} {attempt}'), wanted, seconds)
-        line['tried'] += said != 'missed'
+        rng = random.Random(f'{name} {attempt}')
+        said, struck = outcome(flags, name, rng, wanted, seconds)
+        line['tried'] += struck * (said != 'missed')
         line['missed'] += said == 'missed'
-        line['recovered'] += said == 'recovered'
+        line['recovered'] += struck * (said == 'recovered')
         line['lost'] += [] if said in ('missed', 'recovered') else [said]
         record.save(results | {'seconds': seconds, 'faults': table}, flags.json)
       counts = (

@@ -27,6 +27,7 @@ class Run:
   Attributes:
     folder: its workdir.
     processes: how many.
+    struck: how often something was done to it.
   """
 
   def __init__(
@@ -50,7 +51,7 @@ class Run:
       program: Python that each process runs as it starts.
       compiler: flags of XLA.
     """
-    self.folder, self.processes = folder, processes
+    self.folder, self.processes, self.struck = folder, processes, 1
     if processes > 1:
       settings = settings | {'mesh.fsdp': processes, 'mesh.data': 1}
     self._command = [sys.executable, '-m', 'ttt_jax.cli.train', f'--config={config}']
