@@ -355,7 +355,7 @@ def main():
   """Runs the campaign."""
   parser = record.parser(__doc__, 'each fault once')
   parser.add_argument('--data', required=True, help='a data set of records')
-  parser.add_argument('--times', type=int, default=10, help='how often each fault is tried')
+  parser.add_argument('--times', type=int, default=10, help='of each fault, or a few more')
   parser.add_argument('--steps', type=int, default=150, help='of the run')
   parser.add_argument('--faults', default=';'.join(FAULTS), help='which, by semicolons')
   flags = parser.parse_args()

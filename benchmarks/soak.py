@@ -1,6 +1,7 @@
 """A long training with faults: does anything grow that should not?
 
-    python benchmarks/soak.py --data=DATA [--hours 2] [--quick] [--json FILE]
+    source launch/environment.sh speech  # sets how memory is taken, as for the quickstart
+    "$VENV/bin/python" benchmarks/soak.py --data=DATA [--hours 2] [--quick] [--json FILE]
 
 Trains the quickstart's model by `ttt-train --supervise` on its data set, with one process that
 makes batches, and every few minutes kills or stops a process at random. All the while it looks

@@ -27,8 +27,9 @@ if [ -z "$(ls -d /dev/accel* /dev/vfio /dev/nvidia[0-9]* /dev/kfd /dev/dxg 2>/de
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 fi
 
-# Large pages, where glibc has them to give: a step on a CPU takes its memory anew each time.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+# Large pages, where glibc has them to give: a step on a CPU takes its memory anew each time. One
+# arena for all threads: with one a thread, what is free in them may grow and grow.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1}
 
 # Where there is a lock for just these extras, exactly what it names is installed.
 lock="launch/$extras.lock"
