@@ -105,18 +105,24 @@ def _strike(number: int, workers: bool = False, times: int = 1):
   return _again(strike, times)
 
 
-def _kill_in(stage: Callable[[Run], Any], within: float, times: int):
+def _kill_in(stage: Callable[[Run], set], within: float, times: int):
   """Kills one of the processes, at a moment of the seconds from the beginning of a stage.
 
   Args:
-    stage: what is seen of it, another thing each time it begins; nothing, in between.
+    stage: what is seen of it; something new, each time that it begins.
     within: seconds.
     times: how often.
   """
 
   def strike(run: Run, seconds: float, rng: random.Random) -> None:
-    before = stage(run)
-    _after(run, 0, lambda: (now := stage(run)) and now != before)
+    seen = stage(run)  # an earlier kill may have left something, which goes some time
+
+    def begun() -> set:
+      nonlocal seen
+      new, seen = (now := stage(run)) - seen, now
+      return new
+
+    _after(run, 0, begun)
     time.sleep(rng.uniform(0, within))
     found = run.children()
     if not found:
@@ -126,12 +132,12 @@ def _kill_in(stage: Callable[[Run], Any], within: float, times: int):
   return _again(strike, times)
 
 
-def _saving(run: Run) -> list:
-  return sorted(path for path in run.folder.glob('checkpoints/*') if not path.name.isdigit())
+def _saving(run: Run) -> set:
+  return {path for path in run.folder.glob('checkpoints/*') if not path.name.isdigit()}
 
 
-def _evaluating(run: Run) -> list:
-  return sorted(run.folder.glob('evaluation/items/*.jsonl'))
+def _evaluating(run: Run) -> set:
+  return set(run.folder.glob('evaluation/items/*.jsonl'))
 
 
 def _kill_in_restoring(run: Run, seconds: float, rng: random.Random) -> None:
@@ -385,10 +391,9 @@ def main():
         line['recovered'] += struck * (said == 'recovered')
         line['lost'] += [] if said in ('missed', 'recovered') else [said]
         record.save(results | {'seconds': seconds, 'faults': table}, flags.json)
-      counts = (
-        f'{line["tried"]:6} {line["recovered"]:10} {len(line["lost"]):5} {line["missed"]:7}'
-      )
-      print(f'{name:>36} {counts}', *line['lost'], flush=True)
+      tried, recovered, missed, lost = line.values()
+      counts = f'{tried:6} {recovered:10} {len(lost):5} {missed:7}'
+      print(f'{name:>36} {counts}', *lost, flush=True)
 
 
 if __name__ == '__main__':

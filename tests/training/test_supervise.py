@@ -80,6 +80,19 @@ def test_progress_forgives_failures_and_without_it_the_reason_is_told(tmp_path):
   assert starts(tmp_path) == 5
 
 
+@pytest.mark.parametrize(
+  'lines, reason',
+  [
+    (['F1129 07:01:14.9 8840 client.h:80] a task died', '@ 0x7f SetError()'], 'a task died'),
+    (['I1129 07:01:14.9 loop.py:7] on we go', 'Fatal Python error: Aborted'], 'error: Aborted'),
+  ],
+)
+def test_the_reason_of_a_crash_is_not_the_list_of_modules_behind_it(tmp_path, lines, reason):
+  end = '\n'.join([*lines, 'Extension modules: numpy (total: 1)'])
+  with pytest.raises(supervise.GivenUp, match=f'exit code 1: .*{reason}$'):
+    run(tmp_path, (1, end), failures=1)
+
+
 def test_a_step_that_was_there_before_is_no_progress(tmp_path):
   (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   with pytest.raises(supervise.GivenUp, match='after 2 failures'):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ _MOST = 64  # times the first wait that a wait is at most
 _PARTING = 5.0  # seconds in which processes that are left behind may end
 _NOT_STARTED = 126  # as a shell has it
 _TIDIED = 'resource_tracker'  # of multiprocessing
+_FATAL = re.compile(r'F\d{4} \d\d:|Fatal Python error')  # stacks follow
 _MEANS = {stopping.CODE: 'it was told to stop', watchdog.CODE: 'nothing moved any more'}
 
 
@@ -110,7 +112,7 @@ class _Runner:
         signal.signal(number, handler)
 
   def run(self) -> tuple[int, str]:
-    """Runs it once; its exit code, and the last line that it wrote to stderr."""
+    """Runs it once; its exit code, and the line of its stderr that tells why."""
     pipe = subprocess.PIPE
     try:
       self._process = subprocess.Popen(
@@ -166,8 +168,13 @@ def _copy(source: BinaryIO, tail: list[bytes]) -> None:
 
 
 def _last_line(text: bytes) -> str:
-  """The last line that tells why; no bar of progress, and not what was tidied up behind it."""
+  """The line that tells why: the first that is fatal, or the last.
+
+  It is no bar of progress, and not what was tidied up behind it.
+  """
   lines = text.decode(errors='replace').splitlines()
+  if fatal := next(filter(_FATAL.match, lines), ''):
+    return fatal
   told = (line for line in reversed(lines) if line.strip())
   return next((line for line in told if '%|' not in line and _TIDIED not in line), '')
 
