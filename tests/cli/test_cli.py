@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -13,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from tools import ROOT, tool
 
 from configs import finetune, tiny
 from data_pipelines.little_world import prepare
@@ -20,7 +20,6 @@ from ttt_jax import config as config_lib
 from ttt_jax.cli import quickstart
 from ttt_jax.codecs import audio_io
 
-ROOT = pathlib.Path(quickstart.__file__).parents[2]
 WORLD = prepare.Settings(
   world='sums',
   voices=2,
@@ -53,22 +52,8 @@ def toy_config():
   return c
 
 
-def tool(name, *arguments):
-  """Runs a tool in a process of its own, on one device: exit code and output."""
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-  done = subprocess.run(
-    [sys.executable, '-m', f'ttt_jax.cli.{name}', *map(str, arguments)],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env=environment,
-    check=False,
-  )
-  return done.returncode, done.stdout + done.stderr
-
-
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
+def folder(quick_to_compile, tmp_path_factory):
   folder = tmp_path_factory.mktemp('quickstart')
   quickstart.quickstart(toy_config(), WORLD, folder, 1.5, 'a note')
   return folder

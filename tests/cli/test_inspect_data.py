@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_cli import tool
+from tools import tool
 
 SMALL = ('--config.data.row_length=128', '--config.data.batch_size=2')
 

@@ -10,7 +10,7 @@ import machines
 import numpy as np
 import pytest
 import soundfile
-from test_cli import ROOT, tool
+from tools import ROOT, tool
 
 from data_pipelines import records
 from ttt_jax.codecs import external

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from test_cli import ROOT, WORLD, tool, toy_config
+from test_cli import WORLD, toy_config
+from tools import ROOT, tool
 
 from data_pipelines.little_world import prepare
 from ttt_jax import config as config_lib
