@@ -57,7 +57,7 @@ SETTINGS = {
 KILLS = 5  # of a run of two processes
 # Of two processes on CPUs one compiles at each start: JAX has another key for it in the cache
 # that the first one writes.
-COMPILER = '--xla_backend_optimization_level=0'
+COMPILER = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 
 
 def _after(run: Run, seconds: float, look: Callable[[], Any]) -> Any:
