@@ -113,20 +113,14 @@ def train(
   about = description.of(config, assets.vocabulary.fingerprint, feed.fingerprints)
   resuming.refuse_another(workdir, about, allowed)
   with contextlib.ExitStack() as stack:
-    hang = config.guard.hang
-    watch = stack.enter_context(watchdog.Watchdog(hang, workdir, jax.process_index()))
+    watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
+    stack.enter_context(watch)
     mesh = sharding.make_mesh(config.mesh)
     own = sharding.rows_of_process(mesh, config.data.batch_size)
     program = program_lib.assemble(config, assets.vocabulary, mesh)
     logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
     watch.alive()
-    place.refuse_unshared(workdir)
-    stack.enter_context(place.alone(workdir, config.guard.grace))
-    done = resuming.newest_whole(workdir)
-    watch.alive()
-    kept = config.train.keep, config.train.keep_every
-    checkpoints = stack.enter_context(checkpoint.opened(workdir, *kept, patience=hang))
-    resuming.wait_for(checkpoints, done)
+    checkpoints, done = _opened(stack, config, workdir, watch)
     current = _filled(config, assets, program, mesh, checkpoints, done)
     watch.alive()
     _describe(workdir, about, assets, done)
@@ -140,30 +134,63 @@ def train(
     follower = follow.Follower(clock, writer, config, size, devices, skipped)
     tracer = trace.Tracer(workdir, profiled, follower.catch_up)
     store = saver.Saver(checkpoints, workdir, about)
-
-    def evaluate(number: int, params: Any) -> None:
-      if figures := judge(assets, mesh, number, params):
-        writer.write(number, figures)
-
+    evaluate = judge and functools.partial(_evaluate, judge, assets, mesh, writer)
     notice = stack.enter_context(stopping.Notice(config.guard.grace))
-    judged = evaluate if judge else None
-    who = Attendants(store, clock, follower, tracer, notice, watch, judged)
+    who = Attendants(store, clock, follower, tracer, notice, watch, evaluate)
     with contextlib.closing(follower), contextlib.closing(tracer):
-      if judge and _is_owed(config, start, writer):
+      if evaluate and _is_owed(config, start, writer):
         clock.enter('evaluate')
         evaluate(start, current.params)
         watch.alive()
       current, complete = run(config, program.step, current, stream, who)
     clock.enter('save')
     store.finish()
-  clock.settle()
-  logging.info('where the time went: %s', clock)
-  if book:
-    book.note(int(current.step))
-    logging.info('all starts of this run: %s', ledger.summary(workdir))
+  _tell_times(clock, book, int(current.step), workdir)
   if not complete:
     raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
   return current
+
+
+def _opened(
+  stack: contextlib.ExitStack,
+  config: config_lib.Config,
+  workdir: str | pathlib.Path,
+  watch: watchdog.Watchdog,
+):
+  """The checkpoints of a folder that is this run's alone, and the step to go on from."""
+  place.refuse_unshared(workdir)
+  stack.enter_context(place.alone(workdir, config.guard.grace))
+  done = resuming.newest_whole(workdir)
+  watch.alive()
+  kept = config.train.keep, config.train.keep_every
+  opened = checkpoint.opened(workdir, *kept, patience=config.guard.hang)
+  checkpoints = stack.enter_context(opened)
+  resuming.wait_for(checkpoints, done)
+  return checkpoints, done
+
+
+def _evaluate(
+  judge: Judge,
+  assets: assets_lib.Assets,
+  mesh: Mesh,
+  writer: metrics.Writer,
+  number: int,
+  params: Any,
+) -> None:
+  """Has the parameters of a step judged, and reports the figures."""
+  if figures := judge(assets, mesh, number, params):
+    writer.write(number, figures)
+
+
+def _tell_times(
+  clock: clock_lib.Clock, book: ledger.Ledger | None, step: int, workdir: str | pathlib.Path
+) -> None:
+  """Tells where the time of this start went, and of all starts, if there is a book of them."""
+  clock.settle()
+  logging.info('where the time went: %s', clock)
+  if book:
+    book.note(step)
+    logging.info('all starts of this run: %s', ledger.summary(workdir))
 
 
 def _describe(
