@@ -8,15 +8,18 @@ import shutil
 import tempfile
 import tomllib
 
-# Before jax starts: the tests of meshes need several devices, and a CPU can pretend.
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+import machines
+
+# Before jax starts: the tests of meshes need several devices, and a CPU can pretend. What is
+# compiled runs but a few times: most of the time of a test would go into making it fast.
+os.environ['XLA_FLAGS'] = machines.xla_flags(devices=8)
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = 'true'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 # Before transformers is imported, which keeps the code of exports here, once a process.
 os.environ['HF_MODULES_CACHE'] = tempfile.mkdtemp()
 
 import hypothesis
-import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -74,15 +77,6 @@ def make_config(**changes) -> config_lib.Config:
   c.sampling.max_audio = 24
   c.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
   return config_lib.from_config_dict(c)
-
-
-@pytest.fixture(scope='module')
-def quick_to_compile():
-  """For what runs but a few times."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='session')

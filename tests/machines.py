@@ -21,6 +21,11 @@ by_linux = pytest.mark.skipif(
 )
 
 
+def xla_flags(devices: int) -> str:
+  """For so many virtual devices, and for compiling fast: what is compiled hardly runs."""
+  return f'--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false'
+
+
 def program(*names: str) -> str:
   """Where one of these programs is. In CI a test without it fails; elsewhere it is skipped."""
   return next(filter(None, map(shutil.which, names)), None) or _lack(names[0])

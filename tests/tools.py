@@ -7,6 +7,8 @@ import runpy
 import sys
 import tempfile
 
+import machines
+
 import ttt_jax
 
 ROOT = pathlib.Path(ttt_jax.__file__).parents[1]
@@ -35,7 +37,6 @@ def _main(name: str, words: list[str], environment: dict[str, str], output: str)
   for standard in (1, 2):
     os.dup2(file, standard)
   os.chdir(ROOT)
-  # What is compiled runs but a few times.
-  os.environ |= environment | {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  os.environ |= environment | {'XLA_FLAGS': machines.xla_flags(devices=1)}
   sys.argv = ['', *words]
   runpy.run_module(f'ttt_jax.cli.{name}', run_name='__main__', alter_sys=True)

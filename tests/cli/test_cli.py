@@ -53,7 +53,7 @@ def toy_config():
 
 
 @pytest.fixture(scope='module')
-def folder(quick_to_compile, tmp_path_factory):
+def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('quickstart')
   quickstart.quickstart(toy_config(), WORLD, folder, 1.5, 'a note')
   return folder

@@ -15,8 +15,6 @@ from ttt_jax.evaluation import evaluate, in_training, offline, suite, suite_file
 from ttt_jax.sampling import decoder
 from ttt_jax.training import train
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 SUITE = """
 data: {data}
 resamples: 20
@@ -48,7 +46,7 @@ def settings(toy_data, folder, **more):
 
 
 @pytest.fixture(scope='module')
-def trained(quick_to_compile, toy_data, tmp_path_factory):
+def trained(toy_data, tmp_path_factory):
   folder = tmp_path_factory.mktemp('judged')
   config = settings(toy_data, folder)
   judge = in_training.judge(config, folder / 'run')

@@ -12,8 +12,6 @@ from ttt_jax.diffusion import two_stream
 from ttt_jax.evaluation import likelihood
 from ttt_jax.model import transformer
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 
 def made(assets, config, mesh=None):
   v = assets.vocabulary

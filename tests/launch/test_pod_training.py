@@ -14,7 +14,7 @@ import numpy as np
 import pod as pod_lib
 import pytest
 from conftest import TOY_FLAGS
-from machines import by_linux
+from machines import by_linux, xla_flags
 
 from ttt_jax import checkpoint
 
@@ -60,9 +60,9 @@ FLAGS = [
 
 
 def environment(devices: int, folder: pathlib.Path) -> dict[str, str]:
-  """Variables for virtual devices; what is compiled runs for a second, and is left as it is."""
-  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'WITHOUT_TORCH': str(folder / 'lib')}
+  """Variables for virtual devices."""
+  made = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': xla_flags(devices)}
+  return made | {'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true', 'WITHOUT_TORCH': str(folder / 'lib')}
 
 
 def metrics(run: pathlib.Path) -> dict[int, dict]:

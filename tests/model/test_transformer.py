@@ -17,8 +17,6 @@ VOCABULARY = 50
 LENGTH = 12
 SPAN = (4, 9)  # audio; the rest is text
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 
 @functools.cache
 def make(**changes):

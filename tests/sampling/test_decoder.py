@@ -59,9 +59,6 @@ CASES = {
 PROMPTS = 24
 
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
-
 @functools.cache
 def random_network():
   """Weights so large that what is said changes from token to token."""

@@ -14,8 +14,6 @@ from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
 from ttt_jax.training import state
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 SIZES = [
   {'mesh__data': 2, 'mesh__fsdp': 2, 'mesh__sequence': 2},
   {'mesh__outer': 2, 'mesh__fsdp': 2, 'mesh__tensor': 2},

@@ -10,8 +10,6 @@ from test_decoder import CASES, VOCABULARY, prompts, random_network, settings
 from ttt_jax.config import Mask
 from ttt_jax.sampling import decoder
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 
 def make(name='span', **changes):
   mask, more = CASES[name]

@@ -15,7 +15,7 @@ from ttt_jax.serving import engine, metrics
 
 
 @pytest.fixture(scope='module')
-def speak(quick_to_compile):
+def speak():
   return decoder.Decoder(*random_network(), VOCABULARY, settings({}), Mask('span', 3, False))
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 
 import httpx
+import machines
 import pytest
 from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, warm
 
@@ -132,7 +133,7 @@ def run(chatty, assets, tmp_path):
 
 
 def tool(*arguments):
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  environment = os.environ | {'XLA_FLAGS': machines.xla_flags(devices=1)}
   command = [sys.executable, '-m', 'ttt_jax.cli.serve', *map(str, arguments)]
   return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -12,6 +12,7 @@ import time
 from typing import NamedTuple
 
 import jax
+import machines
 import numpy as np
 import pytest
 from conftest import TOY_FLAGS, make_config
@@ -20,8 +21,6 @@ from data_pipelines.stream import loader, mixture, rows
 from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint, resuming
 from ttt_jax.training import follow, saver, stopping, train, watchdog
-
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
 
 STEPS = 8
 ROOT = pathlib.Path(checkpoint.__file__).parents[1]
@@ -303,7 +302,7 @@ def test_a_process_that_gets_sigterm_saves_and_ends(toy_data, tmp_path):
   process = subprocess.Popen(
     [sys.executable, '-m', 'ttt_jax.cli.train', *flags],
     cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+    env=os.environ | {'XLA_FLAGS': machines.xla_flags(devices=1)},
     stderr=subprocess.PIPE,
     text=True,
   )

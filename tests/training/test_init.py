@@ -16,8 +16,6 @@ from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import step, train
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 
 def config_for(toy_data, **changes):
   changes = {'train__steps': 2, 'optimizer__learning_rate': 1e-2} | changes

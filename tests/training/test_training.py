@@ -16,8 +16,6 @@ from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import metrics, optimizer, program, state, trace, train
 
-pytestmark = pytest.mark.usefixtures('quick_to_compile')
-
 
 def config_for(toy_data, **changes):
   return make_config(
