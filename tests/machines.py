@@ -22,8 +22,10 @@ by_linux = pytest.mark.skipif(
 
 
 def xla_flags(devices: int) -> str:
-  """For so many virtual devices, and for compiling fast: what is compiled hardly runs."""
-  return f'--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false'
+  """For so many virtual devices; and to compile faster still, where little is optimised."""
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  quick = os.environ.get('JAX_DISABLE_MOST_OPTIMIZATIONS') == 'true'
+  return flags + quick * ' --xla_cpu_use_fusion_emitters=false'
 
 
 def program(*names: str) -> str:

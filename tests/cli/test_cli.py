@@ -265,6 +265,28 @@ time.sleep(2)
   assert done.returncode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize('error,code', [('RuntimeError', 1), ('stopping.Stopped', 143)])
+def test_a_run_that_fails_does_not_wait_for_threads_that_wait(tmp_path, error, code):
+  script = f"""
+import threading, time
+from ttt_jax.cli import train
+from ttt_jax.training import stopping
+
+def fail(*_, **__):
+  threading.Thread(target=time.sleep, args=(300,)).start()
+  raise {error}('no luck')
+
+train.train.train = fail
+train.run()
+"""
+  words = ['--config=configs/tiny.py', '--config.guard.grace=0.5']
+  words += [f'--config.data.directory={tmp_path}', f'--workdir={tmp_path}']
+  command = [sys.executable, '-c', script, *words]
+  done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+  assert done.returncode == code
+  assert 'no end 0.5 s (config.guard.grace) after' in done.stderr and 'no luck' in done.stderr
+
+
 def test_what_is_supervised_has_the_same_flags_and_supervises_nothing():
   script = """
 import sys

@@ -25,7 +25,7 @@ starts.touch()
 starts.write_text(starts.read_text() + 'x')
 step, end = eval(sys.argv[2])[len(starts.read_text()) - 1]
 (folder / 'checkpoints' / str(step)).mkdir(parents=True, exist_ok=True)
-print('train:  10%|#  | 1/9', file=sys.stderr)
+print('train:  10%|#  | 1/9', file=sys.stderr, end='' if 'Fatal' in str(end) else None)
 if end == 'kill':
   os.kill(os.getpid(), signal.SIGKILL)
 if end in ('wait', 'restore', 'deaf'):

@@ -21,7 +21,8 @@ _MOST = 64  # times the first wait that a wait is at most
 _PARTING = 5.0  # seconds in which processes that are left behind may end
 _NOT_STARTED = 126  # as a shell has it
 _TIDIED = 'resource_tracker'  # of multiprocessing
-_FATAL = re.compile(r'F\d{4} \d\d:|Fatal Python error')  # stacks follow
+# Stacks follow; a bar of progress, which ends no line, may go before.
+_FATAL = re.compile(r'\b(F\d{4} \d\d:|Fatal Python error).*')
 _MEANS = {stopping.CODE: 'it was told to stop', watchdog.CODE: 'nothing moved any more'}
 
 
@@ -53,15 +54,15 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
   best, failures, moved = _newest(workdir), 0, False
   with runner.forwarding():
     while True:
-      code, last = runner.run()
+      code, why = runner.run()
       if code == 0 or runner.told.is_set():
         return code if code >= 0 else 128 - code  # by a signal, before it could handle one
       step = _newest(workdir)
       if step > best:
         best, failures, moved = step, 0, True
       failures += 1
-      reason = f'{_said(code)}{": " if last else ""}{last}'
-      if failures >= settings.failures or (last.startswith('error:') and not moved):
+      reason = f'{_said(code)}{": " if why else ""}{why}'
+      if failures >= settings.failures or (why.startswith('error:') and not moved):
         raise GivenUp(f'given up after {failures} failures without progress; {reason}')
       wait = settings.backoff * min(2 ** (failures - 1), _MOST)
       logging.error(
@@ -128,7 +129,7 @@ class _Runner:
     code = self._process.wait()
     _end(self._process.pid)
     copier.join(10)
-    return code, _last_line(b''.join(tail))
+    return code, _reason(b''.join(tail))
 
   def _pass_on(self, number, frame) -> None:
     self.told.set()
@@ -167,15 +168,15 @@ def _copy(source: BinaryIO, tail: list[bytes]) -> None:
       sys.stderr.buffer.flush()
 
 
-def _last_line(text: bytes) -> str:
+def _reason(said: bytes) -> str:
   """The line that tells why: the first that is fatal, or the last.
 
   It is no bar of progress, and not what was tidied up behind it.
   """
-  lines = text.decode(errors='replace').splitlines()
-  if fatal := next(filter(_FATAL.match, lines), ''):
-    return fatal
-  told = (line for line in reversed(lines) if line.strip())
+  text = said.decode(errors='replace')
+  if fatal := _FATAL.search(text):
+    return fatal[0]
+  told = (line for line in reversed(text.splitlines()) if line.strip())
   return next((line for line in told if '%|' not in line and _TIDIED not in line), '')
 
 
