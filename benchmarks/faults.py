@@ -4,11 +4,10 @@
 
 Trains a tiny model by `ttt-train --supervise` on a data set of records, say the quickstart's,
 once undisturbed and then again and again, and does something to it at a random moment, of all
-its life or of the stage that is named. It is recovered if it ends by itself, within ten
-minutes, with the parameters of the undisturbed run: bit for bit in one process, to 1e-4 in two.
-All else is lost, with a reason. A fault that came too late to meet the run is missed, and tried
-again. A run of two processes is killed several times: all of these are recovered, or lost, as
-their run is.
+its life or of the stage that is named. It is recovered if it ends by itself, within ten minutes,
+with the parameters of the undisturbed run: bit for bit in one process, to 1e-4 in two. All else
+is lost, with a reason. A fault that came too late to meet the run is missed, and tried again. A
+run of two processes is killed several times: all of these are recovered, or lost, as it is.
 
 What is in --json FILE already counts: a campaign can be spread over hours. Two faults need more
 rights than others have: a disk that is full is a small one in memory, and a clock that jumps
@@ -53,10 +52,10 @@ SETTINGS = {
   'guard.backoff': 0.5,
   'guard.failures': 20,  # kills may come before there is progress
   'guard.hang': 60.0,
+  'guard.grace': 20.0,
 }
 KILLS = 5  # of a run of two processes
-# Of two processes on CPUs one compiles at each start: JAX has another key for it in the cache
-# that the first one writes.
+# Of two processes on CPUs one compiles at each start: JAX's cache has another key for each.
 COMPILER = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 
 
@@ -137,6 +136,7 @@ def _saving(run: Run) -> set:
 
 
 def _evaluating(run: Run) -> set:
+  """One for each step: an evaluation that goes on writes to the file that it began."""
   return set(run.folder.glob('evaluation/items/*.jsonl'))
 
 
@@ -391,9 +391,9 @@ def main():
         line['recovered'] += struck * (said == 'recovered')
         line['lost'] += [] if said in ('missed', 'recovered') else [said]
         record.save(results | {'seconds': seconds, 'faults': table}, flags.json)
-      tried, recovered, missed, lost = line.values()
-      counts = f'{tried:6} {recovered:10} {len(lost):5} {missed:7}'
-      print(f'{name:>36} {counts}', *lost, flush=True)
+      tried, recovered, missed = (line[key] for key in ('tried', 'recovered', 'missed'))
+      counts = f'{tried:6} {recovered:10} {len(line["lost"]):5} {missed:7}'
+      print(f'{name:>36} {counts}', *line['lost'], flush=True)
 
 
 if __name__ == '__main__':

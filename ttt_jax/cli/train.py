@@ -99,8 +99,11 @@ def main():
   judge = in_training.judge(config, _WORKDIR.value)
   try:
     train.train(config, _WORKDIR.value, profiled, judge, allowed=_ALLOW.value)
-  except stopping.Stopped as stopped:
-    print(f'stopped: {stopped}', file=sys.stderr)
+  except BaseException as error:
+    stopping.end_within(config.guard.grace, error)
+    if not isinstance(error, stopping.Stopped):
+      raise
+    print(f'stopped: {error}', file=sys.stderr)
     sys.exit(stopping.CODE)
 
 

@@ -25,9 +25,8 @@ class Notice:
 
   def __init__(self, grace: float):
     """Changes nothing yet."""
-    self.given = False
-    self._timer, self._before = threading.Timer(grace, self._end), None
-    self._timer.daemon, self._grace = True, grace
+    said = f'no end {grace:g} s after SIGTERM (config.guard.grace): gone without saving'
+    self.given, self._before, self._timer = False, None, _timer(grace, said, CODE)
 
   def __enter__(self) -> 'Notice':
     if threading.current_thread() is threading.main_thread():
@@ -44,9 +43,25 @@ class Notice:
       self.given = True
       self._timer.start()
 
-  def _end(self) -> None:
-    said = f'no end {self._grace:g} s after SIGTERM (config.guard.grace): gone without saving'
+
+def end_within(seconds: float, error: BaseException) -> None:
+  """Gives this process, which an error ends, so many seconds for it.
+
+  It might have none: threads of orbax wait ten minutes for each other when one has failed.
+  """
+  code = CODE if isinstance(error, Stopped) else 1
+  _timer(seconds, f'no end {seconds:g} s (config.guard.grace) after {error!r}', code).start()
+
+
+def _timer(seconds: float, said: str, code: int) -> threading.Timer:
+  """Will end the process, if it is started and not cancelled."""
+
+  def end() -> None:
     try:  # who reads stderr may be gone
       print(said, file=sys.stderr, flush=True)
     finally:
-      os._exit(CODE)
+      os._exit(code)
+
+  made = threading.Timer(seconds, end)
+  made.daemon = True
+  return made
