@@ -4,7 +4,7 @@
 
 Trains a tiny model by `ttt-train --supervise` on a data set of records, say the quickstart's,
 once undisturbed and then again and again, and does something to it at a random moment, of all
-its life or of the stage that is named. It is recovered if it ends by itself, within ten minutes,
+its life or of the stage that is named. It is recovered if it ends by itself, in ten minutes,
 with the parameters of the undisturbed run: bit for bit in one process, to 1e-4 in two. All else
 is lost, with a reason. A fault that came too late to meet the run is missed, and tried again. A
 run of two processes is killed several times: all of these are recovered, or lost, as it is.
