@@ -108,7 +108,7 @@ def _kill_in(stage: Callable[[Run], set], within: float, times: int):
   """Kills one of the processes, at a moment of the seconds from the beginning of a stage.
 
   Args:
-    stage: what is seen of it; something new, each time that it begins.
+    stage: what is seen of it; something new, when it begins.
     within: seconds.
     times: how often.
   """
