@@ -16,7 +16,11 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached(
-  directory: str | pathlib.Path, name: str, depends: list[Any], make: Callable[[], Arrays]
+  directory: str | pathlib.Path,
+  name: str,
+  depends: list[Any],
+  make: Callable[[], Arrays],
+  fits: Callable[[Arrays], bool],
 ) -> Arrays:
   """The arrays that `make` returns, from `directory`/cache where they were kept before.
 
@@ -25,12 +29,15 @@ def cached(
     name: what they are, for people.
     depends: JSON values; other values are another entry.
     make: computes them.
+    fits: whether arrays are such as `make` computes; others are damaged.
   """
   key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
   path = pathlib.Path(directory, 'cache', f'{name}-{key}.npz')
   try:
     if path.exists():
-      return arrays_lib.read(path)
+      if fits(found := arrays_lib.read(path)):
+        return found
+      raise ValueError('has other arrays')
   except (OSError, ValueError) as error:
     logging.warning('%s is damaged (%s): making it again', path, error)
   arrays = make()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines import access, cache, shards
 from ttt_jax import assets as assets_lib
@@ -130,7 +129,8 @@ class Source:
     """
     self.directory, self.split = pathlib.Path(directory), split
     if not (self.directory / shards.CONTENT).exists():
-      raise DataError(f'{self.directory}: no data set of records here')
+      missing = FileNotFoundError(shards.CONTENT)  # its storage may not be mounted yet
+      raise DataError(f'{self.directory}: no data set of records here') from missing
     self.assets = assets_lib.load(self.directory / assets_lib.DIRECTORY)
     try:
       self._open()
@@ -142,8 +142,7 @@ class Source:
       ) from error
 
   def _open(self) -> None:
-    shards.refuse_foreign(self.directory)
-    builder = tfds.builder_from_directory(str(shards.records_folder(self.directory)))
+    builder = shards.opened(self.directory)
     if self.split not in builder.info.splits:
       known = ', '.join(builder.info.splits)
       raise DataError(f'{self.directory}: no split {self.split!r} (there are: {known})')
@@ -186,8 +185,15 @@ class Source:
   @functools.cached_property
   def shapes(self) -> 'Shapes':
     """Lengths and last response spans of all records; cached beside them."""
+
+    def fits(arrays: cache.Arrays) -> bool:
+      return arrays.keys() == set(Shapes._fields) and all(
+        array.shape == (len(self),) and array.dtype == np.int64 for array in arrays.values()
+      )
+
+    depends = [self.fingerprint]
     arrays = cache.cached(
-      self.directory, 'shapes', [self.fingerprint], lambda: self._measure()._asdict()
+      self.directory, 'shapes', depends, lambda: self._measure()._asdict(), fits
     )
     return Shapes(**arrays)
 
@@ -206,8 +212,12 @@ class Source:
           pairs.append(two_stream.copied_lengths(document, block, self.assets.vocabulary))
       return {'copied': np.array(pairs, np.int64).reshape(-1, 2)}
 
+    def fits(arrays: cache.Arrays) -> bool:
+      pairs = arrays.get('copied', np.empty(0))
+      return pairs.shape == (len(self), 2) and pairs.dtype == np.int64
+
     depends = [self.fingerprint, block]
-    return cache.cached(self.directory, 'copied', depends, measure)['copied']
+    return cache.cached(self.directory, 'copied', depends, measure, fits)['copied']
 
   def _measure(self) -> 'Shapes':
     rows = []

@@ -156,18 +156,34 @@ def finish(
   (folder / CONTENT).write_text(json.dumps(hashes, indent=1) + '\n')
 
 
-def refuse_foreign(folder: pathlib.Path) -> None:
-  """Refuses a data set whose features are of classes that `finish` does not name.
-
-  TFDS imports any module that a file names so.
+def opened(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
+  """Opens a data set that `finish` made; TFDS would take classes and files of others, too.
 
   Raises:
-    OSError, ValueError: the file of the features is missing or damaged, or names another.
+    OSError, ValueError: a file of the metadata is missing or damaged, or names a class that is
+      no feature of records, which TFDS would import, or a file of records that lies elsewhere.
+    Whatever else TFDS raises of metadata that are damaged.
   """
-  path = records_folder(folder) / 'features.json'
+  home = records_folder(folder)
+  named = {
+    name: json_file.read(home / name)
+    for name in ('features.json', 'dataset_info.json', 'metadata.json')
+  }
   known = _names(tfds.features.FeaturesDict(FEATURES).to_json())
-  if foreign := _names(json_file.read(path)) - known:
-    raise ValueError(f'{path} names {min(foreign)!r:.80}, which is no feature of records')
+  if foreign := _names(named['features.json']) - known:
+    raise ValueError(
+      f'{home}/features.json names {min(foreign)!r:.80}, which is no feature of records'
+    )
+  builder = tfds.builder_from_directory(str(home))
+  for split, info in builder.info.splits.items():
+    own = {_file_name(split, number, info.num_shards) for number in range(info.num_shards)}
+    for path in map(pathlib.Path, info.filepaths):
+      if path.parent != home or path.name not in own:
+        raise ValueError(
+          f'{home}/dataset_info.json names {str(path)!r:.200}, which is no file of split '
+          f'{split!r:.80} of it'
+        )
+  return builder
 
 
 def _names(value: Any) -> set[str]:

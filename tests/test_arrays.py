@@ -1,10 +1,11 @@
 import io
+import os
 import zipfile
 
 import numpy as np
 import pytest
 
-from ttt_jax import arrays
+from ttt_jax import arrays, plain_file
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -64,3 +65,20 @@ def test_damage_is_a_value_error(tmp_path, content):
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
   with pytest.raises(FileNotFoundError):
     arrays.read(tmp_path / 'none.npz')
+
+
+def test_a_file_that_unpacks_to_much_more_than_it_is_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(plain_file, 'BYTES', 10_000)
+  np.savez(tmp_path / 'a.npz', a=np.zeros(5000))  # as much as it is
+  assert arrays.read(tmp_path / 'a.npz')['a'].shape == (5000,)
+  np.savez_compressed(tmp_path / 'b.npz', a=np.zeros(500))
+  assert arrays.read(tmp_path / 'b.npz')['a'].shape == (500,)
+  np.savez_compressed(tmp_path / 'b.npz', a=np.zeros(5000))
+  with pytest.raises(ValueError, match='40128 bytes when unpacked; at most 10000 are'):
+    arrays.read(tmp_path / 'b.npz')
+
+
+def test_a_pipe_is_no_file_of_arrays(tmp_path):
+  os.mkfifo(tmp_path / 'a.npz')
+  with pytest.raises(ValueError, match='no plain file'):
+    arrays.read(tmp_path / 'a.npz')

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttt_jax import checkpoint, description, hashes, json_file, resuming
+from ttt_jax import checkpoint, description, errors, hashes, json_file, resuming, whole
 from ttt_jax.cli import checkpoint as tool
 
 
@@ -166,25 +166,97 @@ UNREAD = {
 }
 
 
+def break_storage(monkeypatch, what, code, times=10**9):
+  """Lets `times` looks at step 2 fail."""
+  left = itertools.chain([True] * min(times, 999), itertools.repeat(times > 999))
+
+  def fail(path, where):
+    if str(path).endswith(where) and next(left):
+      raise OSError(code, os.strerror(code))
+
+  UNREAD[what](fail, monkeypatch)
+
+
 @pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
 @pytest.mark.parametrize('what', UNREAD)
 def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
   run, monkeypatch, what, code, damaged
 ):
-  def fail(path, where):
-    if str(path).endswith(where):
-      raise OSError(code, os.strerror(code))
-
-  UNREAD[what](fail, monkeypatch)
+  monkeypatch.setattr(hashes, 'PATIENCE', 0)
+  break_storage(monkeypatch, what, code)
   if damaged:
     assert resuming.newest_whole(run) == 1
   else:
-    with pytest.raises(OSError, match=os.strerror(code)):
+    with pytest.raises(checkpoint.CheckpointError, match=f'cannot be.*{os.strerror(code)}'):
       resuming.newest_whole(run)
-    assert checkpoint.steps(run) == [1, 2]
+    with pytest.raises(checkpoint.CheckpointError, match=f'cannot be.*{os.strerror(code)}'):
+      checkpoint.prune(run, 1)
+    assert tool.verify(run) == 1 and checkpoint.steps(run) == [1, 2]
   if what != 'hashes':
-    with pytest.raises(OSError, match=f'{os.strerror(code)}|just written'):
+    with pytest.raises(OSError, match=os.strerror(code)):
       hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
+
+
+@pytest.mark.parametrize('code', [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+@pytest.mark.parametrize('what', UNREAD)
+def test_storage_that_comes_to_itself_has_lost_nothing(run, monkeypatch, what, code):
+  monkeypatch.setattr(hashes.time, 'sleep', lambda seconds: None)
+  break_storage(monkeypatch, what, code, times=3)
+  assert resuming.newest_whole(run) == 2 and not (run / checkpoint.DAMAGED).exists()
+
+
+def test_of_steps_that_cannot_be_read_one_is_set_aside_and_no_more(run, monkeypatch):
+  def fail(file, kind):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+  shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 3))
+  monkeypatch.setattr(hashes, 'PATIENCE', 0)
+  monkeypatch.setattr(hashlib, 'file_digest', fail)
+  with pytest.raises(checkpoint.CheckpointError, match='step 2 cannot be read, and so') as told:
+    resuming.newest_whole(run)
+  assert checkpoint.steps(run) == [1, 2] and os.listdir(run / checkpoint.DAMAGED) == ['3']
+  assert errors.code(told.value) == errors.PASSING  # the next start may read them
+
+
+def test_files_whose_names_begin_with_a_dot_are_a_part_of_a_step(run):
+  step = checkpoint.folder(run, 2)
+  (step / 'params' / '.zarray').write_text('[300, 4]')
+  hashes.write(step)
+  (step / '.DS_Store').touch()
+  (step / 'params' / '._a').touch()
+  assert not hashes.damage(step)
+  (step / 'params' / '.zarray').write_text('[400, 3]')
+  assert hashes.damage(step) == ['params/.zarray has changed']
+  (step / 'params' / '.zgroup').touch()
+  assert 'params/.zgroup does not belong to it' in hashes.damage(step)
+
+
+def test_what_a_save_has_left_is_no_hindrance_where_it_cannot_be_deleted(tmp_path, monkeypatch):
+  left = tmp_path / checkpoint.DIRECTORY / f'5{whole.TEMPORARY}-1'
+  (left / 'params').mkdir(parents=True)
+  remove = shutil.rmtree
+
+  def fail(path, ignore_errors=False, **_):
+    if not ignore_errors:
+      raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+  monkeypatch.setattr(shutil, 'rmtree', fail)
+  save(tmp_path, [6])
+  assert checkpoint.steps(tmp_path) == [6] and left.exists()
+  monkeypatch.setattr(shutil, 'rmtree', remove)
+  save(tmp_path, [7])
+  assert checkpoint.steps(tmp_path) == [6, 7] and not left.exists()
+
+
+def test_parameters_that_a_stranger_wrote_are_refused_in_words(run):
+  with pytest.raises(checkpoint.CheckpointError, match=r'a: .*300, 4.*wanted \(300, 5\)'):
+    shape = jax.ShapeDtypeStruct((300, 5), np.float32)
+    checkpoint.restore_params(run, {'a': shape, 'b': {'c': shape}})
+  for text in ('{}', 'none', '{"tree_metadata": {}}'):
+    (checkpoint.folder(run, 2) / 'params' / '_METADATA').write_text(text)
+    hashes.write(checkpoint.folder(run, 2))
+    with pytest.raises(checkpoint.CheckpointError, match='these parameters cannot be read'):
+      checkpoint.restore_params(run)
 
 
 def test_what_is_no_file_does_not_belong_to_a_step(run, tmp_path):
@@ -360,9 +432,9 @@ def test_a_step_that_comes_while_another_one_is_verified_is_not_read(run, monkey
   damage = checkpoint.damage
 
   def slowly(*args):
-    wrong = damage(*args)
+    found = damage(*args)
     save(run, [3], keep=5)
-    return wrong
+    return found
 
   monkeypatch.setattr(checkpoint, 'damage', slowly)
   assert (checkpoint.restore_params(run)['a'] == 2).all() and checkpoint.latest(run) == 3

@@ -13,13 +13,13 @@ from ttt_jax import config as config_lib
 @pytest.fixture
 def run(tmp_path):
   """A folder that describes a run of the defaults, on two data sets."""
-  said = description.of(make_config(), 'words', ['one', 'two'])
+  said = description.of(make_config(), 'words', ['one', 'two'], 2)
   (tmp_path / description.FILE).write_text(json.dumps(said))
   return tmp_path
 
 
-def start(run, vocabulary='words', records=('one', 'two'), allowed=(), **changes):
-  said = description.of(make_config(**changes), vocabulary, records)
+def start(run, vocabulary='words', records=('one', 'two'), packing=2, allowed=(), **changes):
+  said = description.of(make_config(**changes), vocabulary, records, packing)
   resuming.refuse_another(run, said, allowed)
 
 
@@ -35,7 +35,7 @@ HARMLESS = {
 
 
 def test_a_run_of_which_only_checkpoints_are_left_is_compared_by_what_they_say(tmp_path):
-  said = description.of(make_config(), 'words', ['one', 'two'])
+  said = description.of(make_config(), 'words', ['one', 'two'], 2)
   checkpoint.save_params(tmp_path, {'a': np.zeros(3)}, said)
   start(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match=r'another seed \(0; now 1\)'):
@@ -57,6 +57,7 @@ def test_what_differs_is_shown_with_both_values(run, caplog):
   [
     {'seed': 1},
     {'vocabulary': 'others'},
+    {'packing': 3},
     {'records': ('one', 'another')},
     {'data__row_length': 64},
     {'data__batch_size': 16},

@@ -4,16 +4,22 @@ import pathlib
 
 import numpy as np
 
+from ttt_jax import plain_file
+
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """All arrays in a file, by name; nothing is unpickled.
 
   Raises:
     OSError: the file cannot be read.
-    ValueError: it is no whole file of arrays.
+    ValueError: it is no whole file of arrays, or what was packed in it is so much more than it
+      that it was made for that: more than `plain_file.BYTES`.
   """
   try:
+    most = max(plain_file.BYTES, plain_file.size(path))
     with np.load(path, allow_pickle=False) as stored:
+      if (unpacked := sum(each.file_size for each in stored.zip.infolist())) > most:
+        raise ValueError(f'{unpacked} bytes when unpacked; at most {most} are')
       found = dict(stored)
   except OSError:
     raise

@@ -9,11 +9,12 @@ were held against their hashes: orbax sees hardly any damage.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -52,10 +53,11 @@ def opened(
   options = ocp.CheckpointManagerOptions(
     preservation_policy=policies.AnyPreservationPolicy(kept),
     temporary_path_class=whole.Step,
-    cleanup_tmp_directories=True,
+    cleanup_tmp_directories=False,  # what it cannot delete would fail each of its saves
     async_options=ocp.AsyncOptions(timeout_secs=max(1, int(patience))),
   )
   where = pathlib.Path(workdir, DIRECTORY).absolute()
+  sweep(workdir)
   try:
     checkpoints = ocp.CheckpointManager(where, options=options)
   except OSError as error:
@@ -177,7 +179,7 @@ def verified(workdir: str | pathlib.Path, below: str = '') -> int:
   step = int(multihost_utils.broadcast_one_to_all(seen))
   if step < 0:
     raise _none(workdir)
-  if wrong := damage(workdir, step, below):
+  if wrong := damage(workdir, step, below).lines:
     raise _damaged(workdir, step, wrong)
   return step
 
@@ -194,17 +196,42 @@ def _damaged(workdir: str | pathlib.Path, step: int, wrong: list[str]) -> Checkp
   )
 
 
-def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> list[str]:
-  """What is wrong with a step, as far as this process knows; empty in no process or in all.
+def _unread(workdir: str | pathlib.Path, step: int, error: OSError) -> CheckpointError:
+  return CheckpointError(f'{folder(workdir, step)} cannot be read: {error}')
 
-  All processes call it: each reads a part of the files.
+
+class Damage(NamedTuple):
+  """What is wrong with a step.
+
+  Attributes:
+    lines: as far as this process knows; empty in no process or in all.
+    unreadable: whether a process has met a file that cannot be read (EIO): the disk is broken,
+      or a network does not answer.
   """
-  part, parts = jax.process_index(), jax.process_count()
-  wrong = hashes.damage(folder(workdir, step), below, part, parts)
+
+  lines: list[str]
+  unreadable: bool
+
+
+def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> Damage:
+  """What is wrong with a step. All processes call it: each reads a part of the files.
+
+  Raises:
+    CheckpointError: a file cannot be read, for another reason than EIO.
+  """
+  part, parts, unreadable = jax.process_index(), jax.process_count(), False
+  try:
+    wrong = hashes.damage(folder(workdir, step), below, part, parts)
+  except OSError as error:
+    if error.errno != errno.EIO:
+      raise _unread(workdir, step, error) from error
+    wrong, unreadable = [f'cannot be read: {error}'], True
   for line in wrong:
     logging.error('%s: %s', folder(workdir, step), line)
-  found = multihost_utils.process_allgather(np.array(len(wrong)))
-  return wrong or [f'{found.sum()} files, by other processes'] * bool(found.any())
+  found = multihost_utils.process_allgather(np.array([len(wrong), unreadable]))
+  total, unreadable = found.reshape(-1, 2).sum(axis=0)
+  wrong = wrong or [f'{total} files, by other processes'] * bool(total)
+  return Damage(wrong, bool(unreadable))
 
 
 def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
@@ -214,11 +241,15 @@ def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
   have for itself, and does not mind what the run deletes meanwhile.
 
   Raises:
-    CheckpointError: the latest step, for which others would go, is damaged.
+    CheckpointError: the latest step, for which others would go, is damaged, or unreadable.
   """
   saved = steps(workdir)
   gone = [step for step in saved[:-keep] if not every or step % every]
-  if gone and (wrong := hashes.damage(folder(workdir, saved[-1]))):
+  try:
+    wrong = hashes.damage(folder(workdir, saved[-1])) if gone else []
+  except OSError as error:
+    raise _unread(workdir, saved[-1], error) from error
+  if wrong:
     raise _damaged(workdir, saved[-1], wrong)
   for step in gone:
     # By another name first: what is half deleted must not look like a step.
@@ -273,25 +304,30 @@ def restore_params(
 
   Args:
     workdir: folder of the run.
-    like: tree of shapes, dtypes and shardings that are wanted; each device reads its part
-      alone. By default they are as saved, on the first local device.
+    like: tree of the shapes that are wanted, by default those that are there. Where it has
+      shardings too, it has dtypes, and each device reads its part alone; where not, arrays
+      are of the dtypes that are there, on the first local device.
     step: as `verified` gives it, which is asked by default.
 
   Raises:
-    CheckpointError: there is no checkpoint, it is damaged, or it has other parameters than
-      `like`.
+    CheckpointError: there is no checkpoint, it is damaged or was made by a stranger, or it has
+      other parameters than `like`.
   """
   step = verified(workdir, 'params') if step is None else step
   path = _params(workdir, step)
-  with ocp.StandardCheckpointer() as reader:
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+  def wanted(leaf, saved) -> jax.ShapeDtypeStruct:
+    if getattr(leaf, 'sharding', None):
+      return leaf
+    return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=device)
+
+  with _told(path), ocp.StandardCheckpointer() as reader:
     saved = reader.metadata(path).item_metadata.tree
-    if like is None:
-      device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-      like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved
-      )
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
+    like = shapes if like is None else like
     _refuse_other_shapes(path, saved, like)
-    return reader.restore(path, like)
+    return reader.restore(path, jax.tree.map(wanted, like, saved))
 
 
 def read_param(workdir: str | pathlib.Path, step: int, keys: tuple[str, ...]) -> np.ndarray:
@@ -305,7 +341,7 @@ def read_param(workdir: str | pathlib.Path, step: int, keys: tuple[str, ...]) ->
   for key in reversed(keys):
     item, arguments = {key: item}, {key: arguments}
   wanted = ocp.args.PyTreeRestore(item, restore_args=arguments, partial_restore=True)
-  with ocp.PyTreeCheckpointer() as reader:
+  with _told(path), ocp.PyTreeCheckpointer() as reader:
     value = reader.restore(path, args=wanted)
   for key in keys:
     value = value[key]
@@ -315,9 +351,27 @@ def read_param(workdir: str | pathlib.Path, step: int, keys: tuple[str, ...]) ->
 
 
 def shapes(workdir: str | pathlib.Path, step: int) -> Any:
-  """Tree of the shapes and dtypes of a step's parameters."""
-  with ocp.StandardCheckpointer() as reader:
-    return reader.metadata(_params(workdir, step)).item_metadata.tree
+  """Tree of the shapes and dtypes of a step's parameters.
+
+  Raises:
+    CheckpointError: it was made by a stranger.
+  """
+  path = _params(workdir, step)
+  with _told(path), ocp.StandardCheckpointer() as reader:
+    return reader.metadata(path).item_metadata.tree
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+  """Says in words what orbax meets in parameters that are as a stranger wrote them."""
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:  # of many kinds
+    raise CheckpointError(
+      f'{path}: these parameters cannot be read ({error!r:.300})'
+    ) from error
 
 
 def _params(workdir: str | pathlib.Path, step: int) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """What the folder of a run says of itself: its settings, what they stand for, its assets.
 
-    config.json            settings, and fingerprints of the vocabulary and the data sets
+    config.json            settings, fingerprints of the vocabulary and the data sets, and the
+                           version of what packed rows
     assets/                vocabulary, tokenizer, codec, prompts
 
 With checkpoints beside them, that is all that is needed to use a model.
@@ -21,7 +22,7 @@ FILE = 'config.json'
 
 
 def of(
-  config: config_lib.Config, vocabulary: str, records: Sequence[str] = ()
+  config: config_lib.Config, vocabulary: str, records: Sequence[str] = (), packing: int = 0
 ) -> dict[str, Any]:
   """What a run says of itself.
 
@@ -29,8 +30,10 @@ def of(
     config: all settings.
     vocabulary: its fingerprint.
     records: fingerprints of the data sets; none where nothing is trained.
+    packing: version of the algorithm that makes rows of them; 0 where nothing is trained.
   """
-  return {'config': config.to_dict(), 'vocabulary': vocabulary, 'records': list(records)}
+  of_data = {'records': list(records), 'packing': packing}
+  return {'config': config.to_dict(), 'vocabulary': vocabulary, **of_data}
 
 
 def write(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
@@ -70,7 +73,7 @@ def read(workdir: str | pathlib.Path) -> dict:
     path = checkpoint.folder(workdir, saved[-1]) / 'metadata' / 'metadata'
   try:
     said = json_file.read(path)
-    kinds = {'config': dict, 'vocabulary': str, 'records': list}
+    kinds = {'config': dict, 'vocabulary': str, 'records': list, 'packing': int}
     if not all(isinstance(said[name], kind) for name, kind in kinds.items()):
       raise ValueError(f'it needs {", ".join(kinds)}')
     return {name: said[name] for name in kinds}

@@ -4,8 +4,9 @@ import errno
 import hashlib
 import os
 import pathlib
+import re
 import stat
-from collections.abc import Collection
+import time
 from concurrent import futures
 
 from ttt_jax import json_file
@@ -13,7 +14,9 @@ from ttt_jax import json_file
 FILE = 'hashes.json'
 _KIND = 'sha256'
 _THREADS = 4  # hashing lets other threads run
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO)  # no later look will find it
+PATIENCE = 30.0  # seconds in which storage that cannot be read may come to itself
+# What file systems, desktops and `write` leave beside what was written, and no reader opens.
+_LITTER = re.compile(r'\.nfs.*|\.fuse_hidden.*|\.DS_Store|\._.*|\.hashes\.json\.partial')
 
 
 def write(folder: str | os.PathLike) -> None:
@@ -27,8 +30,6 @@ def write(folder: str | os.PathLike) -> None:
   if strange := [name for name, size in sizes.items() if size is None]:
     raise OSError(errno.EINVAL, 'neither a file nor a folder', str(folder / strange[0]))
   files = _hashes(folder, sorted(sizes))
-  if None in files.values():
-    raise OSError(errno.EIO, 'what was just written cannot be read', str(folder))
   json_file.write(folder / FILE, {'kind': _KIND, 'files': files})
 
 
@@ -37,8 +38,9 @@ def damage(
 ) -> list[str]:
   """What is wrong with `folder`, one line for each file; nothing if it is as it was written.
 
-  Files whose name begins with a dot, such as network file systems leave, do not count. Links,
-  pipes and the like never belong to it, and are not opened.
+  What cannot be read is looked at again for `PATIENCE` seconds: a network that does not answer
+  may give the same error (EIO) as a broken disk. Links, pipes and the like never belong to the
+  folder, and are not opened.
 
   Args:
     folder: to which `write` was applied.
@@ -47,18 +49,27 @@ def damage(
     parts: how many share it.
 
   Raises:
-    OSError: a file cannot be read now, but maybe later: a network does not answer, say.
+    OSError: a file cannot be read, which says nothing of what was written to it.
   """
-  folder = pathlib.Path(folder)
+  end = time.monotonic() + PATIENCE
+  while True:
+    try:
+      return _damage(pathlib.Path(folder), below, part, parts)
+    except OSError as error:
+      if isinstance(error, PermissionError) or time.monotonic() >= end:
+        raise
+    time.sleep(PATIENCE / 10)
+
+
+def _damage(folder: pathlib.Path, below: str, part: int, parts: int) -> list[str]:
+  """As `damage`, by one look."""
   try:
     known = _known(folder)
   except (FileNotFoundError, NotADirectoryError):
     return [f'{FILE} is missing: it was never finished, or is a part of a copy']
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    if isinstance(error, OSError) and error.errno not in _GONE:
-      raise
-    return [f'{FILE} cannot be read: {error}']
-  here = _sizes(folder, _GONE)
+  except (ValueError, KeyError, TypeError) as error:
+    return [f'{FILE} cannot be understood: {error}']
+  here = _sizes(folder)
   names = sorted(name for name in known.keys() | here if not below or _lies(name, below))
   if not names:
     return [f'{below} is missing']
@@ -73,7 +84,6 @@ def damage(
       wrong[name] = f'has {here[name]} bytes, and had {known[name][0]}'
   found = _hashes(folder, [name for name in left if name not in wrong])
   wrong |= {name: 'has changed' for name, value in found.items() if value != known[name]}
-  wrong |= {name: 'cannot be read' for name, value in found.items() if value is None}
   return [f'{name} {what}' for name, what in sorted(wrong.items())]
 
 
@@ -95,19 +105,15 @@ def _known(folder: pathlib.Path) -> dict[str, list]:
   return files
 
 
-def _sizes(folder: pathlib.Path, missing: Collection[int] = ()) -> dict[str, int | None]:
+def _sizes(folder: pathlib.Path) -> dict[str, int | None]:
   """Bytes of each file that counts, by its name relative to `folder`; None if it is no file.
 
-  Args:
-    folder: where to look.
-    missing: codes of errors at which something is taken to be missing.
-
   Raises:
-    OSError: a folder or a file cannot be looked at, for another reason.
+    OSError: a folder or a file cannot be looked at.
   """
 
   def fail(error: OSError) -> None:
-    if error.errno not in missing:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
       raise error
 
   sizes = {}
@@ -115,7 +121,7 @@ def _sizes(folder: pathlib.Path, missing: Collection[int] = ()) -> dict[str, int
     for name in folders + files:
       path = pathlib.Path(where, name)
       relative = path.relative_to(folder).as_posix()
-      if name.startswith('.') or relative == FILE:
+      if _LITTER.fullmatch(name) or relative == FILE:
         continue
       try:
         found = os.lstat(path)
@@ -131,18 +137,20 @@ def _lies(name: str, below: str) -> bool:
   return name.startswith(below + '/')
 
 
-def _hashes(folder: pathlib.Path, names: list[str]) -> dict[str, list | None]:
-  """Size and hash of each of these files, as JSON has them; None where the disk is broken."""
+def _hashes(folder: pathlib.Path, names: list[str]) -> dict[str, list]:
+  """Size and hash of each of these files, as JSON has them.
 
-  def one(name: str) -> list | None:
+  Raises:
+    OSError: names one that cannot be read.
+  """
+
+  def one(name: str) -> list:
     try:
       with (folder / name).open('rb') as file:
         digest = hashlib.file_digest(file, _KIND).hexdigest()
         return [file.tell(), digest]
-    except OSError as error:
-      if error.errno == errno.EIO:
-        return None
-      raise
+    except OSError as error:  # that of reading names none
+      raise OSError(error.errno, error.strerror, str(folder / name)) from error
 
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     return dict(zip(names, pool.map(one, names)))

@@ -14,9 +14,14 @@ def read(path: str | pathlib.Path) -> bytes:
     OSError: it cannot be read.
     ValueError: it is larger than `BYTES`, or a pipe or a device, which may have no end.
   """
+  if (bytes_of := size(path)) > BYTES:
+    raise ValueError(f'has {bytes_of} bytes; at most {BYTES} are read')
+  return pathlib.Path(path).read_bytes()
+
+
+def size(path: str | pathlib.Path) -> int:
+  """Bytes of a file; `read` says what is raised."""
   found = os.stat(path)
   if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
     raise ValueError('no plain file')
-  if found.st_size > BYTES:
-    raise ValueError(f'has {found.st_size} bytes; at most {BYTES} are read')
-  return pathlib.Path(path).read_bytes()
+  return found.st_size

@@ -1,5 +1,6 @@
 """What a run that goes on may find changed: its settings, its folder, and its checkpoints."""
 
+import errno
 import json
 import pathlib
 import time
@@ -24,7 +25,7 @@ _FREE = (
   *(f'model.{key}' for key in config_lib.HOW_COMPUTED),
 )
 _FIXED = (
-  *('vocabulary', 'records', 'seed', 'data', 'mask', 'objective', 'model'),
+  *('vocabulary', 'records', 'packing', 'seed', 'data', 'mask', 'objective', 'model'),
   *('train.freeze', 'optimizer.name'),
 )
 
@@ -97,15 +98,17 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
   """The latest step that is as it was written, once what is damaged has been set aside.
 
   All processes call it: each reads a part of the files. Damaged steps that are newer are
-  moved to the folder `damaged`, and stay there.
+  moved to the folder `damaged`, and stay there. One of them may be so because it cannot be
+  read; two would rather say that storage does not answer.
 
   Returns:
     The step; None if none was ever saved.
 
   Raises:
-    CheckpointError: steps were damaged, now or before, and none is left; or the folder of a
-      run has lost that of its checkpoints.
+    CheckpointError: steps were damaged, now or before, and none is left; or storage does not
+      answer; or the folder of a run has lost that of its checkpoints.
   """
+  unreadable = False
   while True:
     newest = max(checkpoint.steps(workdir), default=-1)
     aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
@@ -129,8 +132,15 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
         f'{workdir}: no checkpoint is whole; what is left of them lies in the folder '
         f'{checkpoint.DAMAGED}. Bring back a copy of one, or move it away to begin anew'
       )
-    if not checkpoint.damage(workdir, newest):
+    found = checkpoint.damage(workdir, newest)
+    if not found.lines:
       return newest
+    if unreadable and found.unreadable:
+      raise checkpoint.CheckpointError(
+        f'{workdir}: step {newest} cannot be read, and so could not a later one: look after '
+        f'the storage, and start again; steps in {checkpoint.DAMAGED} can be moved back'
+      ) from OSError(errno.EIO, '; '.join(found.lines))
+    unreadable = unreadable or found.unreadable
     if jax.process_index() == 0:
       set_aside(workdir, newest)
 
@@ -154,7 +164,7 @@ def wait_for(
       raise checkpoint.CheckpointError(
         f'{checkpoints.directory}: process {jax.process_index()} sees step {seen} as the '
         f'latest, but process 0 sees {step}'
-      )
+      ) from TimeoutError(f'{patience:g} s')
     time.sleep(0.1)
     checkpoints.reload()
 

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-VERSION = 2  # of the algorithm: what is kept on disk of its plans is of no use to another one
+# Of the algorithm: plans on disk are of no use to another one, and no run may go on with it.
+VERSION = 2
 
 
 class Packed(NamedTuple):

@@ -272,8 +272,12 @@ class Plan:
         course.append(len(self._make(number, course)))
       return {'rows': np.diff(course.starts[first:]).astype(np.int32)}
 
+    def fits(arrays: cache.Arrays) -> bool:
+      rows = arrays.get('rows', np.empty(0))
+      return rows.shape == (_CHUNK,) and rows.dtype == np.int32 and bool((rows > 0).all())
+
     depends = [*self._depends, *self._course.depends(_CHUNK)]
-    return cache.cached(self._directory, 'plan', depends, count)['rows']
+    return cache.cached(self._directory, 'plan', depends, count, fits)['rows']
 
   def _make(self, number: int, course: mixture.Course) -> Window:
     begin, end = course.counts(number), course.counts(number + 1)

@@ -49,8 +49,17 @@ class Rows:
     self._time = np.random.default_rng([seed, plan_lib.TIME, 0, 0]).random()
 
   def __getitem__(self, index: int) -> batch_lib.Batch:
-    """Row `index`, its arrays `[L]` and scalars."""
+    """Row `index`, its arrays `[L]` and scalars.
+
+    Raises:
+      DataError: a record cannot be read, or is not what was planned with.
+    """
     laid = [self.lay(document, draws) for document, draws in self.read(index)]
+    if sum(len(each.inputs) for each in laid) > self._data.row_length:
+      raise records.DataError(
+        f'row {index}: its records are longer than the folders `cache` of the data sets say: '
+        'delete these'
+      )
     return pack(laid, self._data.row_length, self._objective)
 
   def read(self, index: int) -> list[tuple[chat.Document, corruption.Draws]]:

@@ -265,18 +265,21 @@ time.sleep(2)
   assert done.returncode == -signal.SIGTERM
 
 
-@pytest.mark.parametrize('error,code', [('RuntimeError', 1), ('stopping.Stopped', 143)])
-def test_a_run_that_fails_does_not_wait_for_threads_that_wait(tmp_path, error, code):
+@pytest.mark.parametrize(
+  'end,code',
+  [("raise RuntimeError('end')", 1), ("raise stopping.Stopped('end', 0.5)", 143), ('pass', 0)],
+)
+def test_a_run_that_ends_does_not_wait_for_threads_that_wait(tmp_path, end, code):
   script = f"""
 import threading, time
 from ttt_jax.cli import train
 from ttt_jax.training import stopping
 
-def fail(*_, **__):
+def train_and_end(*_, **__):
   threading.Thread(target=time.sleep, args=(300,)).start()
-  raise {error}('no luck')
+  {end}
 
-train.train.train = fail
+train.train.train = train_and_end
 train.run()
 """
   words = ['--config=configs/tiny.py', '--config.guard.grace=0.5']
@@ -284,7 +287,8 @@ train.run()
   command = [sys.executable, '-c', script, *words]
   done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
   assert done.returncode == code
-  assert 'no end 0.5 s (config.guard.grace) after' in done.stderr and 'no luck' in done.stderr
+  told = 'the last step' if end == 'pass' else 'end'
+  assert re.search(rf'no end 0.5 s \(config.guard.grace\) after .*{told}', done.stderr)
 
 
 def test_what_is_supervised_has_the_same_flags_and_supervises_nothing():

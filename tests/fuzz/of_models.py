@@ -183,6 +183,35 @@ def step_file(folder: pathlib.Path) -> Target:
   return of_file(path, read)
 
 
+def _params(folder: pathlib.Path, pattern: str) -> Target:
+  """Parameters of which a stranger replaced one file, and hashed all."""
+  held = {'a': np.arange(12, dtype=np.float32).reshape(3, 4), 'b': {'c': np.ones(5, np.int32)}}
+  checkpoint.save_params(folder, held, {})
+  step = checkpoint.folder(folder, 0)
+  (path,) = (step / 'params').glob(pattern)
+
+  def read() -> None:
+    hashes.write(step)
+    found = checkpoint.restore_params(folder)
+    again = checkpoint.read_param(folder, 0, ('b', 'c'))
+    np.testing.assert_array_equal(found['b']['c'], again)
+    assert checkpoint.shapes(folder, 0)['b']['c'].shape == again.shape
+
+  return of_file(path, read)
+
+
+def params_metadata(folder: pathlib.Path) -> Target:
+  return _params(folder, '_METADATA')
+
+
+def params_manifest(folder: pathlib.Path) -> Target:
+  return _params(folder, 'manifest.ocdbt')
+
+
+def params_arrays(folder: pathlib.Path) -> Target:
+  return _params(folder, 'd/*')
+
+
 def times(folder: pathlib.Path) -> Target:
   made = clock.Clock()
   for process, start in (('a', 0), ('b', 3)):

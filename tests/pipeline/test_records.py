@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -41,6 +42,54 @@ def test_a_file_of_features_imports_nothing(toy_data, tmp_path, monkeypatch):
   with pytest.raises(DataError, match="features.json names 'intruder.Text'"):
     Source(data, 'train')
   assert 'intruder' not in sys.modules
+
+
+@pytest.mark.parametrize(
+  'key,value',
+  [
+    ('filepathTemplate', '{outside}/records-{{SPLIT}}.array_record-{{SHARD_X_OF_Y}}'),
+    ('filepath_template', '../../../other/records/1.0.0/{{SPLIT}}-{{SHARD_X_OF_Y}}'),
+    ('name', '../../../other/records/1.0.0/records-train'),
+  ],
+)
+def test_records_that_lie_elsewhere_are_not_opened(toy_data, tmp_path, key, value):
+  data, other = tmp_path / 'data', tmp_path / 'other'
+  shutil.copytree(toy_data, data)
+  shutil.copytree(toy_data, other)
+  path = shards.records_folder(data) / 'dataset_info.json'
+  about = json.loads(path.read_text())
+  for split in about['splits']:
+    if key != 'name':
+      del split['filepathTemplate']
+    split[key] = value.format(outside=shards.records_folder(other))
+  path.write_text(json.dumps(about))
+  with pytest.raises(DataError, match='dataset_info.json names .*is no file of split'):
+    Source(data, 'train')
+
+
+def test_metadata_that_are_a_pipe_are_not_waited_for(toy_data, tmp_path):
+  data = tmp_path / 'data'
+  shutil.copytree(toy_data, data)
+  path = shards.records_folder(data) / 'dataset_info.json'
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(DataError, match='no plain file'):
+    Source(data, 'train')
+
+
+@pytest.mark.parametrize('name', ['shapes', 'copied'])
+def test_lengths_that_somebody_else_kept_are_counted_again(toy_data, tmp_path, name):
+  data = tmp_path / 'data'
+  shutil.copytree(toy_data, data)
+  source = Source(data, 'train')
+  wanted = source.shapes, source.copied(None)
+  (path,) = (data / 'cache').glob(f'{name}-*')
+  kept = dict(np.load(path))
+  for wrong in ({k: v[1:] for k, v in kept.items()}, {'lengths': np.arange(3)}):
+    np.savez(path, **wrong)
+    source = Source(data, 'train')
+    for got, want in zip((source.shapes, source.copied(None)), wanted):
+      np.testing.assert_array_equal(got, want)
 
 
 def test_a_record_that_cannot_be_read_is_named(toy_data, tmp_path):

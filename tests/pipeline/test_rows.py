@@ -54,6 +54,15 @@ def test_documents_do_not_see_each_other_and_nothing_is_lost(source, documents):
   assert made.plan.decks[0].too_long == len(documents) - len(fitting)
 
 
+def test_records_that_are_longer_than_planned_are_an_error_in_words(toy_data):
+  source = records.Source(toy_data, 'train')
+  short = source.shapes._replace(lengths=np.ones_like(source.shapes.lengths))
+  source.__dict__['shapes'] = short
+  source.fingerprint = 'of others'  # what is planned with them is kept for no other test
+  with pytest.raises(records.DataError, match='longer than the folders `cache`'):
+    stream(source, objective__sst=0.0)[0]
+
+
 @pytest.mark.parametrize('audio,causal', [('span', False), ('block', False), ('span', True)])
 def test_rows_carry_the_mask_of_the_rule(source, assets, audio, causal):
   made = stream(

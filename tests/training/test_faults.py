@@ -220,11 +220,15 @@ def test_a_step_is_saved_though_older_ones_cannot_be_deleted(tmp_path, monkeypat
     def fail(*_):
       raise OSError(errno.ENOTEMPTY, 'Directory not empty')
 
-    monkeypatch.setattr(checkpoints._checkpoint_deleter, 'delete_steps', fail)
-    store.save(2, params, params)
+    with monkeypatch.context() as patch:
+      patch.setattr(checkpoints._checkpoint_deleter, 'delete_steps', fail)
+      store.save(2, params, params)
+      store.finish()
+    assert 'step 2 is saved, but older ones could not be deleted' in caplog.text
+    assert checkpoint.steps(tmp_path) == [1, 2] and resuming.newest_whole(tmp_path) == 2
+    store.save(3, params, params)
     store.finish()
-  assert 'step 2 is saved, but older ones could not be deleted' in caplog.text
-  assert checkpoint.steps(tmp_path) == [1, 2] and resuming.newest_whole(tmp_path) == 2
+  assert checkpoint.steps(tmp_path) == [3]  # once they can be deleted, they are
 
 
 def test_a_start_without_room_keeps_the_description_of_the_last_one(

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -70,3 +71,34 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
   refused = pytest.raises(checkpoint.CheckpointError, match='cannot write to .*file/run')
   with refused, place.alone(tmp_path / 'file' / 'run', 0):
     pass
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+31 22 0:40 / /mnt/bucket rw,nosuid - fuse.gcsfuse bucket rw,user_id=0
+32 22 0:41 / /mnt/old rw - nfs 10.0.0.2:/vol1 rw,vers=3,nolock,addr=10.0.0.2
+33 22 0:42 / /mnt/new rw - nfs4 10.0.0.2:/vol1 rw,vers=4.1,local_lock=none
+34 22 0:43 / /mnt/stick rw - fuseblk /dev/sdb1 rw
+35 22 0:44 / /mnt/half rw shared:7 - nfs 10.0.0.2:/vol1 rw,vers=3,local_lock=flock
+"""
+
+
+def test_storage_of_which_other_machines_see_no_locks_is_known(tmp_path):
+  path = tmp_path / 'mounts'
+  path.write_text(MOUNTS)
+  kinds = {40: 'fuse.gcsfuse', 41: 'nfs', 44: 'nfs'}
+  for number in range(40, 46):
+    found = place.local_locks(os.makedev(0, number), str(path))
+    assert found == kinds.get(number), number
+  assert place.local_locks(os.makedev(8, 1), str(path)) is None
+  assert place.local_locks(os.makedev(0, 40), str(tmp_path / 'none')) is None
+
+
+def test_where_a_lock_may_hold_on_one_machine_alone_a_warning_says_so(
+  tmp_path, monkeypatch, caplog
+):
+  with place.alone(tmp_path, 0):
+    assert not caplog.text
+  monkeypatch.setattr(place, 'local_locks', lambda device: 'fuse.gcsfuse')
+  with place.alone(tmp_path, 0):
+    assert 'lies on fuse.gcsfuse, where a lock may hold on this machine alone' in caplog.text

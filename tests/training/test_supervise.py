@@ -13,7 +13,7 @@ import pytest
 from conftest import make_config
 from machines import by_linux
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, errors
 from ttt_jax.training import supervise
 
 # A run: its n-th start saves the steps, and ends in the ways, that it was told for it.
@@ -44,6 +44,10 @@ if end == 'stopped':  # it leaves a process behind that cannot end by itself, wi
   left.send_signal(signal.SIGSTOP)
   (folder / 'left').write_text(str(left.pid))
   os._exit(142)
+if str(end).startswith('say:'):
+  said, _, code = end.removeprefix('say:').rpartition(':')
+  print(said, file=sys.stderr)
+  sys.exit(int(code))
 sys.exit(end)
 """
 
@@ -104,6 +108,20 @@ def test_what_only_a_user_can_mend_is_not_tried_again(tmp_path):
   with pytest.raises(supervise.GivenUp, match='error: no such data'):
     run(tmp_path, (0, 'error: no such data'))
   assert starts(tmp_path) == 1
+
+
+def test_what_time_may_mend_is_tried_again(tmp_path):
+  late = checkpoint.CheckpointError('another run trains here')
+  late.__cause__ = TimeoutError()
+  assert errors.code(late) == errors.PASSING and errors.code(errors.UserError('no')) == 1
+  unread = errors.UserError('it is not there yet')
+  unread.__cause__ = ValueError()
+  unread.__cause__.__cause__ = FileNotFoundError()
+  assert errors.code(unread) == errors.PASSING
+  (tmp_path / 'checkpoints' / '0').mkdir(parents=True)
+  end = f'say:error: it does not answer:{errors.PASSING}'
+  assert run(tmp_path, (0, end), (0, end), (1, 0)) == 0
+  assert starts(tmp_path) == 3
 
 
 def sigterm_when_it_waits(folder):

@@ -152,7 +152,7 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
     resuming.refuse_another(workdir, described)
 
   said = json.loads((workdir / description.FILE).read_text())
-  fingerprints = said['vocabulary'], said['records']
+  fingerprints = said['vocabulary'], said['records'], said['packing']
   assert checkpoint.latest(workdir) == 6
   start((6, (1.0,)), (9, (2.0,)))
   with pytest.raises(checkpoint.CheckpointError, match='another data.changes'):

@@ -1,6 +1,7 @@
 """Processes in which nothing happens, for two reasons."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -59,6 +60,19 @@ def test_a_process_that_nobody_listens_to_ends_and_tells_all_the_same(tmp_path):
   os.close(theirs)
   assert [process.wait(300) for process in started] == [watchdog.CODE, stopping.CODE]
   assert 'config.guard.hang' in next((tmp_path / watchdog.DIRECTORY).iterdir()).read_text()
+
+
+def test_what_is_left_of_the_grace_is_counted_from_the_signal(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(stopping, 'time', types.SimpleNamespace(monotonic=lambda: now[0]))
+  with stopping.Notice(60) as notice:
+    now[0] += 50
+    assert notice.left == 60
+    signal.raise_signal(signal.SIGTERM)
+    now[0] += 20
+    assert notice.left == 40
+    now[0] += 50
+    assert notice.left == 0
 
 
 class Told:

@@ -53,8 +53,8 @@ def verify(workdir: str | pathlib.Path) -> int:
     where = checkpoint.folder(workdir, step)
     try:
       wrong = hashes.damage(where)
-    except FileNotFoundError as error:
-      wrong = [str(error)]
+    except OSError as error:
+      wrong = [f'cannot be read: {error}']
     if wrong and not where.exists():  # the run goes on, and keeps the latest
       print(f'{step}: deleted meanwhile')
       continue

@@ -57,7 +57,8 @@ def run(main: Callable | None = None, commands: dict[str, Callable] | None = Non
     try:
       _chosen(argv[1:], main, commands)()
     except errors.UserError as error:
-      sys.exit(f'error: {error}')
+      print(f'error: {error}', file=sys.stderr)
+      sys.exit(errors.code(error))
 
   _explain((main or next(iter(commands.values()))).__module__)
   logging.get_absl_handler().addFilter(_ours)

@@ -100,11 +100,13 @@ def main():
   try:
     train.train(config, _WORKDIR.value, profiled, judge, allowed=_ALLOW.value)
   except BaseException as error:
-    stopping.end_within(config.guard.grace, error)
     if not isinstance(error, stopping.Stopped):
+      stopping.end_within(config.guard.grace, error)
       raise
+    stopping.end_within(error.left, error)
     print(f'stopped: {error}', file=sys.stderr)
     sys.exit(stopping.CODE)
+  stopping.end_within(config.guard.grace)
 
 
 run = functools.partial(settings.run, main)

@@ -59,7 +59,8 @@ class Candidate:
     config = description.config_of(folder)
     assets = assets_lib.load(pathlib.Path(folder, assets_lib.DIRECTORY))
     step = checkpoint.verified(folder, 'params')
-    params = checkpoint.restore_params(folder, step=step)
+    model = transformer.Transformer(config.model, assets.vocabulary.size)
+    params = checkpoint.restore_params(folder, transformer.shapes(model), step)
     return cls(name, folder, step, config, assets, params)
 
   def at(self, step: int, params: Any) -> None:

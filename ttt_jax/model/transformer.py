@@ -7,6 +7,7 @@ Parameters carry logical axis names, which sharding.py maps to the mesh.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,3 +220,10 @@ class Transformer(nn.Module):
   def __call__(self, inputs, positions, kv_start, kv_end) -> jax.Array:
     """Float32 logits [B, L, V]; arguments as for `hidden`."""
     return self.unembed(self.hidden(inputs, positions, kv_start, kv_end))
+
+
+def shapes(model: Transformer) -> Any:
+  """Tree of the shapes and dtypes of its parameters; nothing is allocated."""
+  ids = jnp.zeros((1, 2), jnp.int32)
+  made = jax.eval_shape(model.init, jax.random.key(0), ids, ids, ids, ids + 1)
+  return nn.unbox(made['params'])

@@ -82,7 +82,9 @@ class Session:
     if sampling is not None:
       config = dataclasses.replace(config, sampling=sampling)
     assets = assets_lib.load(pathlib.Path(workdir, assets_lib.DIRECTORY))
-    return cls(config, assets, checkpoint.restore_params(workdir), seed)
+    model = transformer.Transformer(config.model, assets.vocabulary.size)
+    params = checkpoint.restore_params(workdir, transformer.shapes(model))
+    return cls(config, assets, params, seed)
 
   def reply(self, task: str, said: str | Recording, voice: int = 0) -> Reply:
     """The whole answer.

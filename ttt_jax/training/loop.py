@@ -39,6 +39,7 @@ class Feed(NamedTuple):
   Attributes:
     assets: of the data.
     fingerprints: of the data sets.
+    packing: version of the algorithm that makes rows of them.
     batches: from a first step and numbers of rows, yields these rows of each global batch;
       is closed when the run ends.
     records: names of the records of the global batch of a step, counted from 0.
@@ -46,6 +47,7 @@ class Feed(NamedTuple):
 
   assets: assets_lib.Assets
   fingerprints: Sequence[str]
+  packing: int
   batches: Callable[[int, Sequence[int]], Generator[batch_lib.Batch, None, None]]
   records: Callable[[int], list[str]]
 
@@ -110,7 +112,8 @@ def train(
     Stopped: SIGTERM came; what was done is saved, and there is more to do.
   """
   clock, assets = clock_lib.Clock(), feed.assets
-  about = description.of(config, assets.vocabulary.fingerprint, feed.fingerprints)
+  made_of = feed.fingerprints, feed.packing
+  about = description.of(config, assets.vocabulary.fingerprint, *made_of)
   resuming.refuse_another(workdir, about, allowed)
   with contextlib.ExitStack() as stack:
     watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
@@ -147,7 +150,8 @@ def train(
     store.finish()
   _tell_times(clock, book, int(current.step), workdir)
   if not complete:
-    raise stopping.Stopped(f'step {int(current.step)} is saved: the same command goes on')
+    told = f'step {int(current.step)} is saved: the same command goes on'
+    raise stopping.Stopped(told, notice.left)
   return current
 
 

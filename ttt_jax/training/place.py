@@ -19,6 +19,7 @@ from ttt_jax import checkpoint
 
 LOCK = '.lock'
 _FREE, _TAKEN = range(2)
+_LOCAL = {'nolock', 'local_lock=all', 'local_lock=flock'}  # options of NFS
 
 
 def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
@@ -56,7 +57,7 @@ def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
     raise checkpoint.CheckpointError(
       f'{workdir} is not one folder for all processes: what process 0 writes to it, '
       f'processes {blind.tolist()} do not see; mount one storage on every machine'
-    )
+    ) from TimeoutError(f'{patience:g} s')
 
 
 @contextlib.contextmanager
@@ -86,16 +87,17 @@ def alone(workdir: str | pathlib.Path, patience: float) -> Iterator[None]:
     if int(multihost_utils.broadcast_one_to_all(np.array(state))) == _TAKEN:
       raise checkpoint.CheckpointError(
         f'{workdir}: another run trains here (its process and machine stand in '
-        f'{pathlib.Path(workdir, LOCK)}). Stop it, or use another folder'
-      )
+        f'{pathlib.Path(workdir, LOCK)}). Stop it, or use another folder. If that machine is '
+        'gone for good and its storage keeps the lock, delete this file'
+      ) from TimeoutError(f'{patience:g} s')
     yield
 
 
 def _refuse_unwritten(workdir: str | pathlib.Path, wrong: OSError | None) -> None:
   """Tells all processes that the first one could not write."""
   if multihost_utils.broadcast_one_to_all(np.array(wrong is not None)):
-    reason = wrong or 'process 0 tells why'
-    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {reason}') from wrong
+    reason = wrong or OSError('process 0 tells why')
+    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {reason}') from reason
 
 
 def _held(file: IO[str], patience: float) -> bool:
@@ -117,8 +119,33 @@ def _held(file: IO[str], patience: float) -> bool:
       logging.warning('%s: another run holds it; up to %g s for its end', file.name, patience)
     told = True
     time.sleep(0.2)
+  if kind := local_locks(os.fstat(file.fileno()).st_dev):
+    logging.warning(
+      '%s lies on %s, where a lock may hold on this machine alone: see to it that no other one '
+      'trains here',
+      *(file.name, kind),
+    )
   with contextlib.suppress(OSError):  # a full disk: it is held all the same
     file.truncate(0)
     file.write(f'{os.getpid()} on {socket.gethostname()}\n')
     file.flush()
   return True
+
+
+def local_locks(device: int, mounts: str = '/proc/self/mountinfo') -> str | None:
+  """The kind of a file system of which other machines may not see the locks; None elsewhere.
+
+  Args:
+    device: number of the device (`st_dev`) of a file in it.
+    mounts: where Linux lists what is mounted.
+  """
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path(mounts).read_text().splitlines():
+      mount, _, system = line.partition(' - ')
+      if mount.split()[2] != f'{os.major(device)}:{os.minor(device)}':
+        continue
+      kind, *_, options = system.split()
+      fuse, nfs = kind.split('.')[0] == 'fuse', kind.startswith('nfs')
+      if fuse or nfs and _LOCAL & set(options.split(',')):
+        return kind
+  return None

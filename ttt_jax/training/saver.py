@@ -90,6 +90,7 @@ class Saver:
       # It has its name, so it is whole: what failed is to delete those that it succeeds.
       logging.error('step %d is saved, but older ones could not be deleted: %s', step, error)
       self._missed, self._failures = [], 0
+      self._checkpoints.reload()  # it has forgotten the step, and would never delete it
       return
     self._failures += not is_full(error)
     if jax.process_count() > 1 or self._failures >= _FAILURES:

@@ -4,12 +4,21 @@ import os
 import signal
 import sys
 import threading
+import time
 
 CODE = 128 + signal.SIGTERM  # of the process, as a shell has it
 
 
 class Stopped(Exception):
-  """A run has ended before its last step because it was told to; all that it did is saved."""
+  """A run has ended before its last step because it was told to; all that it did is saved.
+
+  Attributes:
+    left: seconds that it has for its end.
+  """
+
+  def __init__(self, message: str, left: float):
+    super().__init__(message)
+    self.left = left
 
 
 class Notice:
@@ -27,6 +36,13 @@ class Notice:
     """Changes nothing yet."""
     said = f'no end {grace:g} s after SIGTERM (config.guard.grace): gone without saving'
     self.given, self._before, self._timer = False, None, _timer(grace, said, CODE)
+    self._grace, self._since = grace, None
+
+  @property
+  def left(self) -> float:
+    """Seconds that the process has for its end."""
+    gone = 0.0 if self._since is None else time.monotonic() - self._since
+    return max(0.0, self._grace - gone)
 
   def __enter__(self) -> 'Notice':
     if threading.current_thread() is threading.main_thread():
@@ -40,17 +56,22 @@ class Notice:
 
   def _take(self, number, frame) -> None:
     if not self.given:
-      self.given = True
+      self.given, self._since = True, time.monotonic()
       self._timer.start()
 
 
-def end_within(seconds: float, error: BaseException) -> None:
-  """Gives this process, which an error ends, so many seconds for it.
+def end_within(seconds: float, error: BaseException | None = None) -> None:
+  """Gives this process, which has nothing more to do, so many seconds for its end.
 
   It might have none: threads of orbax wait ten minutes for each other when one has failed.
+
+  Args:
+    seconds: how many.
+    error: by which it ends, if by one.
   """
-  code = CODE if isinstance(error, Stopped) else 1
-  _timer(seconds, f'no end {seconds:g} s (config.guard.grace) after {error!r}', code).start()
+  code = CODE if isinstance(error, Stopped) else int(error is not None)
+  why = repr(error) if error else 'the last step'
+  _timer(seconds, f'no end {seconds:.3g} s (config.guard.grace) after {why}', code).start()
 
 
 def _timer(seconds: float, said: str, code: int) -> threading.Timer:

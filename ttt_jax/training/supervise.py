@@ -47,8 +47,8 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
     The exit code: 0, or that of the command when it was told to stop, as a shell has it.
 
   Raises:
-    GivenUp: it failed `settings.failures` times in a row without progress, or for a reason
-      that only a user can mend before there was any.
+    GivenUp: it failed `settings.failures` times in a row without progress; or by an error
+      that time does not mend (`errors.code`), before there was any.
   """
   runner = _Runner(command, settings.grace + _PARTING)
   best, failures, moved = _newest(workdir), 0, False
@@ -62,7 +62,8 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
         best, failures, moved = step, 0, True
       failures += 1
       reason = f'{_said(code)}{": " if why else ""}{why}'
-      if failures >= settings.failures or (why.startswith('error:') and not moved):
+      final = code == 1 and why.startswith('error:') and not moved
+      if failures >= settings.failures or final:
         raise GivenUp(f'given up after {failures} failures without progress; {reason}')
       wait = settings.backoff * min(2 ** (failures - 1), _MOST)
       logging.error(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from data_pipelines.stream import loader, mixture, rows
+from data_pipelines.stream import loader, mixture, packing, rows
 from ttt_jax import config as config_lib
 from ttt_jax.training import loop, state
 
@@ -65,5 +65,5 @@ def train(
     ]
 
   fingerprints = [source.fingerprint for source in sources]
-  feed = loop.Feed(sources[0].assets, fingerprints, batches, records)
+  feed = loop.Feed(sources[0].assets, fingerprints, packing.VERSION, batches, records)
   return loop.train(config, feed, workdir, profiled, judge, allowed)
