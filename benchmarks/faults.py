@@ -32,7 +32,7 @@ import numpy as np
 import record
 from supervised import PATIENCE, Lost, Missed, Run, send
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, parameters
 
 FORMULA = 'recovered = ended with the parameters of the undisturbed run; lost = all else'
 CONFIG = 'configs/base.py'
@@ -334,7 +334,7 @@ def outcome(flags, name: str, rng: random.Random, wanted, seconds: float) -> tup
 
 def _compare(folder: pathlib.Path, wanted, steps: int, tolerance: float) -> None:
   try:
-    got, last = checkpoint.restore_params(folder), checkpoint.latest(folder)
+    got, last = parameters.restore(folder), checkpoint.latest(folder)
   except checkpoint.CheckpointError as error:
     raise Lost(str(error)) from error
   if last != steps:
@@ -354,7 +354,7 @@ def undisturbed(flags, home: pathlib.Path):
   start = time.monotonic()
   run.start_all()
   run.wait()
-  return checkpoint.restore_params(run.folder), time.monotonic() - start
+  return parameters.restore(run.folder), time.monotonic() - start
 
 
 def main():

@@ -164,7 +164,7 @@ def _guard() -> ml_collections.ConfigDict:
   g.gradient_spike = 0.0  # likewise for the norm of the gradient
   # Seconds in which no step, save, evaluation or restore ends: then the run does.
   g.hang = 1800.0
-  g.grace = 100.0  # seconds from SIGTERM, or an error, to the end of the process, saved or not
+  g.grace = 100.0  # seconds from SIGTERM, an error or the last step to the end of the process
   g.failures = 5  # without a new checkpoint between them, after which --supervise gives up
   g.backoff = 10.0  # seconds until --supervise starts a run again; doubles with each failure
   return g

@@ -129,8 +129,7 @@ class Source:
     """
     self.directory, self.split = pathlib.Path(directory), split
     if not (self.directory / shards.CONTENT).exists():
-      missing = FileNotFoundError(shards.CONTENT)  # its storage may not be mounted yet
-      raise DataError(f'{self.directory}: no data set of records here') from missing
+      raise DataError(f'{self.directory}: no data set of records here')
     self.assets = assets_lib.load(self.directory / assets_lib.DIRECTORY)
     try:
       self._open()

@@ -12,18 +12,12 @@ import sys
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_run import files, flip, save, state
 
-from ttt_jax import checkpoint, description, errors, hashes, json_file, resuming, whole
+from ttt_jax import checkpoint, description, hashes, json_file, parameters, resuming, whole
 from ttt_jax.cli import checkpoint as tool
-
-
-def flip(path: pathlib.Path) -> None:
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 0xFF
-  path.write_bytes(content)
 
 
 def zero(path: pathlib.Path) -> None:
@@ -35,18 +29,6 @@ def truncate(path: pathlib.Path) -> None:
 
 
 DAMAGES = {each.__name__: each for each in (flip, zero, truncate, os.remove)}
-
-
-def state(step: int):
-  params = {'a': jnp.full((300, 4), step, jnp.float32), 'b': {'c': jnp.arange(8.0) + step}}
-  return params, {'m': jnp.full(10, -step), 'n': jnp.int32(step)}
-
-
-def save(workdir, steps, keep=2, every=0):
-  with checkpoint.opened(workdir, keep, every) as checkpoints:
-    for step in steps:
-      checkpoint.save(checkpoints, step, *state(step), {'about': 'a run'})
-    checkpoints.wait_until_finished()
 
 
 @pytest.fixture(scope='module')
@@ -61,10 +43,6 @@ def run(saved, tmp_path):
   """A run with the steps 1 and 2."""
   shutil.copytree(saved, tmp_path / 'run')
   return tmp_path / 'run'
-
-
-def files(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(path for path in folder.rglob('*') if path.is_file())
 
 
 def test_every_file_of_a_step_is_hashed_before_it_has_its_name(tmp_path, monkeypatch):
@@ -112,7 +90,7 @@ def test_what_is_restored_is_what_was_saved_before_the_damage(run):
   with pytest.raises(
     checkpoint.CheckpointError, match=r'checkpoints/2 is damaged: params/.* has'
   ):
-    checkpoint.restore_params(run)
+    parameters.restore(run)
   step = resuming.newest_whole(run)
   with checkpoint.opened(run, 2) as checkpoints:
     got = checkpoint.restore(checkpoints, step, *state(0))
@@ -122,7 +100,7 @@ def test_what_is_restored_is_what_was_saved_before_the_damage(run):
 
 def test_readers_of_parameters_do_not_mind_the_optimizer(run):
   flip(checkpoint.folder(run, 2) / 'optimizer' / '_METADATA')
-  np.testing.assert_array_equal(checkpoint.restore_params(run)['a'], state(2)[0]['a'])
+  np.testing.assert_array_equal(parameters.restore(run)['a'], state(2)[0]['a'])
 
 
 def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
@@ -133,89 +111,6 @@ def test_an_empty_step_a_partial_copy_and_a_stranger_are_no_steps(run):
   (checkpoint.folder(run, 1) / '.nfs0001').touch()  # network file systems leave such
   assert resuming.newest_whole(run) == 1
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '8', '9']
-
-
-def _content(fail, patch):
-  digest = hashlib.file_digest
-
-  def read(file, kind):
-    fail(file.name, '2/metadata/metadata')
-    return digest(file, kind)
-
-  patch.setattr(hashlib, 'file_digest', read)
-
-
-def _attribute(owner, name, path):
-  def break_it(fail, patch):
-    original = getattr(owner, name)
-
-    def do(where, *args, **kwargs):
-      fail(where, path)
-      return original(where, *args, **kwargs)
-
-    patch.setattr(owner, name, do)
-
-  return break_it
-
-
-UNREAD = {
-  'content': _content,
-  'size': _attribute(os, 'lstat', '2/metadata/metadata'),
-  'folder': _attribute(os, 'scandir', '2/metadata'),
-  'hashes': _attribute(json_file, 'read', f'2/{hashes.FILE}'),
-}
-
-
-def break_storage(monkeypatch, what, code, times=10**9):
-  """Lets `times` looks at step 2 fail."""
-  left = itertools.chain([True] * min(times, 999), itertools.repeat(times > 999))
-
-  def fail(path, where):
-    if str(path).endswith(where) and next(left):
-      raise OSError(code, os.strerror(code))
-
-  UNREAD[what](fail, monkeypatch)
-
-
-@pytest.mark.parametrize('code,damaged', [(errno.EIO, True), (errno.ESTALE, False)])
-@pytest.mark.parametrize('what', UNREAD)
-def test_a_broken_disk_is_damage_and_a_network_that_does_not_answer_is_not(
-  run, monkeypatch, what, code, damaged
-):
-  monkeypatch.setattr(hashes, 'PATIENCE', 0)
-  break_storage(monkeypatch, what, code)
-  if damaged:
-    assert resuming.newest_whole(run) == 1
-  else:
-    with pytest.raises(checkpoint.CheckpointError, match=f'cannot be.*{os.strerror(code)}'):
-      resuming.newest_whole(run)
-    with pytest.raises(checkpoint.CheckpointError, match=f'cannot be.*{os.strerror(code)}'):
-      checkpoint.prune(run, 1)
-    assert tool.verify(run) == 1 and checkpoint.steps(run) == [1, 2]
-  if what != 'hashes':
-    with pytest.raises(OSError, match=os.strerror(code)):
-      hashes.write(run / ('damaged' if damaged else 'checkpoints') / '2')
-
-
-@pytest.mark.parametrize('code', [errno.EIO, errno.ESTALE, errno.ENOTCONN])
-@pytest.mark.parametrize('what', UNREAD)
-def test_storage_that_comes_to_itself_has_lost_nothing(run, monkeypatch, what, code):
-  monkeypatch.setattr(hashes.time, 'sleep', lambda seconds: None)
-  break_storage(monkeypatch, what, code, times=3)
-  assert resuming.newest_whole(run) == 2 and not (run / checkpoint.DAMAGED).exists()
-
-
-def test_of_steps_that_cannot_be_read_one_is_set_aside_and_no_more(run, monkeypatch):
-  def fail(file, kind):
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-  shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 3))
-  monkeypatch.setattr(hashes, 'PATIENCE', 0)
-  monkeypatch.setattr(hashlib, 'file_digest', fail)
-  with pytest.raises(checkpoint.CheckpointError, match='step 2 cannot be read, and so') as told:
-    resuming.newest_whole(run)
-  assert checkpoint.steps(run) == [1, 2] and os.listdir(run / checkpoint.DAMAGED) == ['3']
-  assert errors.code(told.value) == errors.PASSING  # the next start may read them
 
 
 def test_files_whose_names_begin_with_a_dot_are_a_part_of_a_step(run):
@@ -232,8 +127,9 @@ def test_files_whose_names_begin_with_a_dot_are_a_part_of_a_step(run):
 
 
 def test_what_a_save_has_left_is_no_hindrance_where_it_cannot_be_deleted(tmp_path, monkeypatch):
-  left = tmp_path / checkpoint.DIRECTORY / f'5{whole.TEMPORARY}-1'
-  (left / 'params').mkdir(parents=True)
+  home = tmp_path / checkpoint.DIRECTORY
+  for name in (whole.TEMPORARY, 2 * whole.TEMPORARY):  # hashed, or not yet
+    (home / f'6{name}' / 'params').mkdir(parents=True)
   remove = shutil.rmtree
 
   def fail(path, ignore_errors=False, **_):
@@ -242,21 +138,21 @@ def test_what_a_save_has_left_is_no_hindrance_where_it_cannot_be_deleted(tmp_pat
 
   monkeypatch.setattr(shutil, 'rmtree', fail)
   save(tmp_path, [6])
-  assert checkpoint.steps(tmp_path) == [6] and left.exists()
+  assert checkpoint.steps(tmp_path) == [6] and len(os.listdir(home)) == 3
   monkeypatch.setattr(shutil, 'rmtree', remove)
   save(tmp_path, [7])
-  assert checkpoint.steps(tmp_path) == [6, 7] and not left.exists()
+  assert sorted(os.listdir(home)) == ['6', '7']
 
 
 def test_parameters_that_a_stranger_wrote_are_refused_in_words(run):
   with pytest.raises(checkpoint.CheckpointError, match=r'a: .*300, 4.*wanted \(300, 5\)'):
     shape = jax.ShapeDtypeStruct((300, 5), np.float32)
-    checkpoint.restore_params(run, {'a': shape, 'b': {'c': shape}})
+    parameters.restore(run, {'a': shape, 'b': {'c': shape}})
   for text in ('{}', 'none', '{"tree_metadata": {}}'):
     (checkpoint.folder(run, 2) / 'params' / '_METADATA').write_text(text)
     hashes.write(checkpoint.folder(run, 2))
     with pytest.raises(checkpoint.CheckpointError, match='these parameters cannot be read'):
-      checkpoint.restore_params(run)
+      parameters.restore(run)
 
 
 def test_what_is_no_file_does_not_belong_to_a_step(run, tmp_path):
@@ -437,9 +333,9 @@ def test_a_step_that_comes_while_another_one_is_verified_is_not_read(run, monkey
     return found
 
   monkeypatch.setattr(checkpoint, 'damage', slowly)
-  assert (checkpoint.restore_params(run)['a'] == 2).all() and checkpoint.latest(run) == 3
-  assert (checkpoint.read_param(run, 1, ('a',)) == 1).all()
-  assert checkpoint.shapes(run, 2)['b']['c'].shape == (8,)
+  assert (parameters.restore(run)['a'] == 2).all() and checkpoint.latest(run) == 3
+  assert (parameters.read(run, 1, ('a',)) == 1).all()
+  assert parameters.shapes(run, 2)['b']['c'].shape == (8,)
 
 
 def test_the_tool_tells_what_is_whole(run, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_config
 
-from ttt_jax import checkpoint, description, resuming
+from ttt_jax import checkpoint, description, parameters, resuming
 from ttt_jax import config as config_lib
 
 
@@ -36,7 +36,7 @@ HARMLESS = {
 
 def test_a_run_of_which_only_checkpoints_are_left_is_compared_by_what_they_say(tmp_path):
   said = description.of(make_config(), 'words', ['one', 'two'], 2)
-  checkpoint.save_params(tmp_path, {'a': np.zeros(3)}, said)
+  parameters.save(tmp_path, {'a': np.zeros(3)}, said)
   start(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match=r'another seed \(0; now 1\)'):
     start(tmp_path, seed=1)

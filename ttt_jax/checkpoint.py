@@ -13,6 +13,7 @@ import errno
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,7 +27,6 @@ from ttt_jax import errors, hashes, whole
 
 DIRECTORY = 'checkpoints'
 DAMAGED = 'damaged'
-_CHUNK_BYTES = 2**26  # of what is saved for others to read in parts
 
 
 class CheckpointError(errors.UserError):
@@ -57,8 +57,8 @@ def opened(
     async_options=ocp.AsyncOptions(timeout_secs=max(1, int(patience))),
   )
   where = pathlib.Path(workdir, DIRECTORY).absolute()
-  sweep(workdir)
   try:
+    sweep(workdir)
     checkpoints = ocp.CheckpointManager(where, options=options)
   except OSError as error:
     raise CheckpointError(f'cannot write to {workdir}: {error}') from error
@@ -179,8 +179,11 @@ def verified(workdir: str | pathlib.Path, below: str = '') -> int:
   step = int(multihost_utils.broadcast_one_to_all(seen))
   if step < 0:
     raise _none(workdir)
-  if wrong := damage(workdir, step, below).lines:
-    raise _damaged(workdir, step, wrong)
+  found = damage(workdir, step, below)
+  if found.unreadable:
+    raise _unread(workdir, step, '; '.join(found.lines[:3]))
+  if found.lines:
+    raise _damaged(workdir, step, found.lines)
   return step
 
 
@@ -196,8 +199,8 @@ def _damaged(workdir: str | pathlib.Path, step: int, wrong: list[str]) -> Checkp
   )
 
 
-def _unread(workdir: str | pathlib.Path, step: int, error: OSError) -> CheckpointError:
-  return CheckpointError(f'{folder(workdir, step)} cannot be read: {error}')
+def _unread(workdir: str | pathlib.Path, step: int, why: OSError | str) -> CheckpointError:
+  return CheckpointError(f'{folder(workdir, step)} cannot be read: {why}')
 
 
 class Damage(NamedTuple):
@@ -217,19 +220,21 @@ def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> Damage:
   """What is wrong with a step. All processes call it: each reads a part of the files.
 
   Raises:
-    CheckpointError: a file cannot be read, for another reason than EIO.
+    CheckpointError: in all processes, if a file cannot be read for another reason than EIO.
   """
-  part, parts, unreadable = jax.process_index(), jax.process_count(), False
+  part, parts = jax.process_index(), jax.process_count()
+  wrong, error = [], None
   try:
     wrong = hashes.damage(folder(workdir, step), below, part, parts)
-  except OSError as error:
-    if error.errno != errno.EIO:
-      raise _unread(workdir, step, error) from error
-    wrong, unreadable = [f'cannot be read: {error}'], True
+  except OSError as met:
+    wrong, error = [f'cannot be read: {met}'], met
   for line in wrong:
     logging.error('%s: %s', folder(workdir, step), line)
-  found = multihost_utils.process_allgather(np.array([len(wrong), unreadable]))
-  total, unreadable = found.reshape(-1, 2).sum(axis=0)
+  broken = error is not None and error.errno == errno.EIO
+  mine = np.array([len(wrong), broken, error is not None and not broken])
+  total, unreadable, failed = multihost_utils.process_allgather(mine).reshape(-1, 3).sum(0)
+  if failed:
+    raise _unread(workdir, step, error or 'other processes tell why') from error
   wrong = wrong or [f'{total} files, by other processes'] * bool(total)
   return Damage(wrong, bool(unreadable))
 
@@ -261,136 +266,17 @@ def prune(workdir: str | pathlib.Path, keep: int, every: int = 0) -> list[int]:
 
 
 def sweep(workdir: str | pathlib.Path) -> None:
-  """Deletes what a save that failed has left; none may be under way in this process."""
+  """Deletes what a save that failed has left; none may be under way in this process.
+
+  What cannot be deleted is out of the way at least: the next save of its step has its name.
+  """
   if jax.process_index() != 0:
     return
   for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{whole.TEMPORARY}*'):
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def save_params(workdir: str | pathlib.Path, params: Any, about: Any) -> None:
-  """Saves parameters alone, as step 0 of a run that somebody else trained.
-
-  Args:
-    workdir: folder of the run.
-    params: tree of numpy arrays, of which no copy is made.
-    about: JSON values that tell what the parameters are.
-  """
-  path = folder(workdir, 0)
-  handlers = ocp.type_handlers
-  registry = handlers.create_type_handler_registry(
-    (jax.Array, handlers.ArrayHandler()),
-    (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)),
-  )
-  # In chunks, so that a device of a mesh can read its part alone; and in files that are not
-  # large, because what goes into one is held in memory until it is written.
-  arguments = ocp.args.PyTreeSave(
-    params,
-    save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params),
-    ocdbt_target_data_file_size=2 * _CHUNK_BYTES,
-  )
-  handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-  with ocp.Checkpointer(handler) as writer:
-    writer.save(path / 'params', args=arguments)
-  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-    writer.save(path / 'metadata', args=ocp.args.JsonSave(about))
-  hashes.write(path)
-
-
-def restore_params(
-  workdir: str | pathlib.Path, like: Any = None, step: int | None = None
-) -> Any:
-  """The parameters of a step.
-
-  Args:
-    workdir: folder of the run.
-    like: tree of the shapes that are wanted, by default those that are there. Where it has
-      shardings too, it has dtypes, and each device reads its part alone; where not, arrays
-      are of the dtypes that are there, on the first local device.
-    step: as `verified` gives it, which is asked by default.
-
-  Raises:
-    CheckpointError: there is no checkpoint, it is damaged or was made by a stranger, or it has
-      other parameters than `like`.
-  """
-  step = verified(workdir, 'params') if step is None else step
-  path = _params(workdir, step)
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-  def wanted(leaf, saved) -> jax.ShapeDtypeStruct:
-    if getattr(leaf, 'sharding', None):
-      return leaf
-    return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=device)
-
-  with _told(path), ocp.StandardCheckpointer() as reader:
-    saved = reader.metadata(path).item_metadata.tree
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
-    like = shapes if like is None else like
-    _refuse_other_shapes(path, saved, like)
-    return reader.restore(path, jax.tree.map(wanted, like, saved))
-
-
-def read_param(workdir: str | pathlib.Path, step: int, keys: tuple[str, ...]) -> np.ndarray:
-  """One parameter of a step, as `verified` gives it, by the keys that lead to it.
-
-  Raises:
-    CheckpointError: it has no such parameter.
-  """
-  path = _params(workdir, step)
-  item, arguments = 0, ocp.RestoreArgs(restore_type=np.ndarray)
-  for key in reversed(keys):
-    item, arguments = {key: item}, {key: arguments}
-  wanted = ocp.args.PyTreeRestore(item, restore_args=arguments, partial_restore=True)
-  with _told(path), ocp.PyTreeCheckpointer() as reader:
-    value = reader.restore(path, args=wanted)
-  for key in keys:
-    value = value[key]
-  if not isinstance(value, np.ndarray):  # what was asked for and is not there stays as it was
-    raise CheckpointError(f'{path}: no parameter {"/".join(keys)}')
-  return value
-
-
-def shapes(workdir: str | pathlib.Path, step: int) -> Any:
-  """Tree of the shapes and dtypes of a step's parameters.
-
-  Raises:
-    CheckpointError: it was made by a stranger.
-  """
-  path = _params(workdir, step)
-  with _told(path), ocp.StandardCheckpointer() as reader:
-    return reader.metadata(path).item_metadata.tree
-
-
-@contextlib.contextmanager
-def _told(path: pathlib.Path) -> Iterator[None]:
-  """Says in words what orbax meets in parameters that are as a stranger wrote them."""
-  try:
-    yield
-  except errors.UserError:
-    raise
-  except Exception as error:  # of many kinds
-    raise CheckpointError(
-      f'{path}: these parameters cannot be read ({error!r:.300})'
-    ) from error
-
-
-def _params(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
-  return folder(workdir, step) / 'params'
-
-
-def _refuse_other_shapes(path: pathlib.Path, saved: Any, wanted: Any) -> None:
-  def flat(tree) -> dict[str, tuple]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(k, simple=True, separator='/'): v.shape for k, v in leaves}
-
-  has, wants = flat(saved), flat(wanted)
-  wrong = [
-    f'{name}: {has.get(name, "missing")}, wanted {wants.get(name, "nothing")}'
-    for name in sorted(has | wants)
-    if has.get(name) != wants.get(name)
-  ]
-  if wrong:
-    raise CheckpointError(f'{path} does not fit the configured model:\n  ' + '\n  '.join(wrong))
+    step = path.name.split(whole.TEMPORARY)[0]
+    left = path.with_name(f'{step}{whole.TEMPORARY}-{uuid.uuid4().hex}')
+    with contextlib.suppress(OSError):
+      shutil.rmtree(path.rename(left), ignore_errors=True)
 
 
 def _abstract(tree: Any) -> Any:

@@ -11,6 +11,8 @@ from ttt_jax import errors
 class ConfigError(errors.UserError):
   """A setting does not exist, is missing, or has an impossible value."""
 
+  exit_code = errors.FINAL
+
 
 def require(condition: bool, key: str, value: Any, what: str) -> None:
   """Raises ConfigError, that the key's value must be `what`, unless `condition` holds."""

@@ -3,7 +3,7 @@
 import difflib
 import os
 
-PASSING = os.EX_TEMPFAIL  # exit code of a tool whose error time may mend
+FINAL = os.EX_CONFIG  # exit code of a tool for an error that no other start can mend
 
 
 class UserError(ValueError):
@@ -11,20 +11,12 @@ class UserError(ValueError):
 
   The message names the file, record or key and says what to do. Command-line tools print it
   alone; any other exception is a defect and shows its traceback.
+
+  Attributes:
+    exit_code: that of such a tool, `FINAL` where what was asked for is wrong by itself.
   """
 
-
-def code(error: UserError) -> int:
-  """The exit code of a tool that ends by an error.
-
-  What goes back to an OSError, of which a time-out is one, may pass: storage that does not
-  answer yet, another process that is late.
-  """
-  while (cause := error.__cause__) is not None:
-    error = cause
-    if isinstance(error, OSError):
-      return PASSING
-  return 1
+  exit_code = 1
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -51,11 +51,12 @@ def damage(
   Raises:
     OSError: a file cannot be read, which says nothing of what was written to it.
   """
-  end = time.monotonic() + PATIENCE
+  end = None
   while True:
     try:
       return _damage(pathlib.Path(folder), below, part, parts)
     except OSError as error:
+      end = end or time.monotonic() + PATIENCE  # a look itself may take longer
       if isinstance(error, PermissionError) or time.monotonic() >= end:
         raise
     time.sleep(PATIENCE / 10)
@@ -113,8 +114,7 @@ def _sizes(folder: pathlib.Path) -> dict[str, int | None]:
   """
 
   def fail(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-      raise error
+    raise error
 
   sizes = {}
   for where, folders, files in os.walk(folder, onerror=fail):
@@ -123,11 +123,7 @@ def _sizes(folder: pathlib.Path) -> dict[str, int | None]:
       relative = path.relative_to(folder).as_posix()
       if _LITTER.fullmatch(name) or relative == FILE:
         continue
-      try:
-        found = os.lstat(path)
-      except OSError as error:
-        fail(error)
-        continue
+      found = os.lstat(path)
       if not stat.S_ISDIR(found.st_mode):
         sizes[relative] = found.st_size if stat.S_ISREG(found.st_mode) else None
   return sizes

@@ -20,7 +20,12 @@ def read(path: str | pathlib.Path) -> bytes:
 
 
 def size(path: str | pathlib.Path) -> int:
-  """Bytes of a file; `read` says what is raised."""
+  """Bytes of a file.
+
+  Raises:
+    OSError: it cannot be looked at.
+    ValueError: it is a pipe or a device.
+  """
   found = os.stat(path)
   if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
     raise ValueError('no plain file')

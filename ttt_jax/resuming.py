@@ -1,6 +1,5 @@
 """What a run that goes on may find changed: its settings, its folder, and its checkpoints."""
 
-import errno
 import json
 import pathlib
 import time
@@ -30,6 +29,12 @@ _FIXED = (
 )
 
 
+class AnotherRunError(checkpoint.CheckpointError):
+  """The folder holds another run than the one that is to go on."""
+
+  exit_code = errors.FINAL
+
+
 def refuse_another(
   workdir: str | pathlib.Path, described: dict, allowed: Sequence[str] = ()
 ) -> None:
@@ -45,7 +50,8 @@ def refuse_another(
     allowed: names of settings that may differ all the same, such as `data.row_length`.
 
   Raises:
-    CheckpointError: names all settings that differ and may not.
+    AnotherRunError: names all settings that differ and may not.
+    CheckpointError: the folder's description cannot be read.
     ConfigError: there is no setting of a name in `allowed`.
   """
   if '://' in str(workdir):
@@ -66,7 +72,7 @@ def refuse_another(
   if refused:
     said = ', '.join(f'another {name} ({was}; now {now})' for name, was, now in refused)
     names = ','.join(name for name, _, _ in refused)
-    raise checkpoint.CheckpointError(
+    raise AnotherRunError(
       f'{workdir} holds a run with {said}: use another folder, or, where you mean this run to '
       f'go on with other batches or another network, --allow={names}'
     )
@@ -98,51 +104,71 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
   """The latest step that is as it was written, once what is damaged has been set aside.
 
   All processes call it: each reads a part of the files. Damaged steps that are newer are
-  moved to the folder `damaged`, and stay there. One of them may be so because it cannot be
-  read; two would rather say that storage does not answer.
+  moved to the folder `damaged`, and stay there. A step that cannot be read is damaged where
+  one before it can be: the disk is broken there, and storage answers.
 
   Returns:
     The step; None if none was ever saved.
 
   Raises:
-    CheckpointError: steps were damaged, now or before, and none is left; or storage does not
-      answer; or the folder of a run has lost that of its checkpoints.
+    CheckpointError: steps were damaged, now or before, and none is left; or the folder of a
+      run has lost that of its checkpoints. Or storage does not answer, and nothing is moved.
   """
-  unreadable = False
-  while True:
-    newest = max(checkpoint.steps(workdir), default=-1)
-    aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
-    # It was made before the description was written.
-    lost = (
-      pathlib.Path(workdir, description.FILE).exists()
-      and not pathlib.Path(workdir, checkpoint.DIRECTORY).exists()
-    )
-    # The first process decides: others may see what it renames later than it does.
-    seen = multihost_utils.broadcast_one_to_all(np.array([newest, aside, lost]))
-    newest, aside, lost = map(int, seen)
-    if newest < 0 and lost and not aside:
-      raise checkpoint.CheckpointError(
-        f'{workdir} is described as a run, but has no folder {checkpoint.DIRECTORY}: bring it '
-        f'back, or delete {description.FILE} to begin anew'
-      )
-    if newest < 0 and not aside:
-      return None
-    if newest < 0:
-      raise checkpoint.CheckpointError(
-        f'{workdir}: no checkpoint is whole; what is left of them lies in the folder '
-        f'{checkpoint.DAMAGED}. Bring back a copy of one, or move it away to begin anew'
-      )
-    found = checkpoint.damage(workdir, newest)
+  damaged, unread = [], None
+  while (step := _newest(workdir, damaged)) is not None:
+    found = checkpoint.damage(workdir, step)
+    if unread is not None and found.unreadable:
+      break
+    unread = step if found.unreadable else None
     if not found.lines:
-      return newest
-    if unreadable and found.unreadable:
-      raise checkpoint.CheckpointError(
-        f'{workdir}: step {newest} cannot be read, and so could not a later one: look after '
-        f'the storage, and start again; steps in {checkpoint.DAMAGED} can be moved back'
-      ) from OSError(errno.EIO, '; '.join(found.lines))
-    unreadable = unreadable or found.unreadable
-    if jax.process_index() == 0:
-      set_aside(workdir, newest)
+      break
+    damaged.append(step)
+  if unread is not None:
+    raise checkpoint.CheckpointError(
+      f'{workdir}: step {unread} cannot be read, and none before it can: does its storage '
+      f'answer? If its disk is broken, move it to {checkpoint.DAMAGED}, and start again'
+    )
+  for each in damaged if jax.process_index() == 0 else []:
+    set_aside(workdir, each)
+  if step is None and damaged:
+    raise _none_whole(workdir)
+  return step
+
+
+def _newest(workdir: str | pathlib.Path, damaged: Sequence[int]) -> int | None:
+  """The latest step before those that are damaged; None if there is none.
+
+  Raises:
+    CheckpointError: there is none and there was one, as `newest_whole` says.
+  """
+  steps = checkpoint.steps(workdir)
+  newest = max((step for step in steps if not damaged or step < damaged[-1]), default=-1)
+  aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
+  # It was made before the description was written.
+  lost = (
+    pathlib.Path(workdir, description.FILE).exists()
+    and not pathlib.Path(workdir, checkpoint.DIRECTORY).exists()
+  )
+  # The first process decides: others may see another step than it does.
+  seen = multihost_utils.broadcast_one_to_all(np.array([newest, aside, lost]))
+  newest, aside, lost = map(int, seen)
+  if newest >= 0:
+    return newest
+  if aside and not damaged:
+    raise _none_whole(workdir)
+  if lost and not damaged:
+    raise checkpoint.CheckpointError(
+      f'{workdir} is described as a run, but has no folder {checkpoint.DIRECTORY}: bring it '
+      f'back, or delete {description.FILE} to begin anew'
+    )
+  return None
+
+
+def _none_whole(workdir: str | pathlib.Path) -> checkpoint.CheckpointError:
+  return checkpoint.CheckpointError(
+    f'{workdir}: no checkpoint is whole; what is left of them lies in the folder '
+    f'{checkpoint.DAMAGED}. Bring back a copy of one, or move it away to begin anew'
+  )
 
 
 def wait_for(
@@ -164,7 +190,7 @@ def wait_for(
       raise checkpoint.CheckpointError(
         f'{checkpoints.directory}: process {jax.process_index()} sees step {seen} as the '
         f'latest, but process 0 sees {step}'
-      ) from TimeoutError(f'{patience:g} s')
+      )
     time.sleep(0.1)
     checkpoints.reload()
 

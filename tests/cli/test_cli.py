@@ -17,6 +17,7 @@ from tools import ROOT, tool
 from configs import finetune, tiny
 from data_pipelines.little_world import prepare
 from ttt_jax import config as config_lib
+from ttt_jax import errors
 from ttt_jax.cli import quickstart
 from ttt_jax.codecs import audio_io
 
@@ -267,11 +268,18 @@ time.sleep(2)
 
 @pytest.mark.parametrize(
   'end,code',
-  [("raise RuntimeError('end')", 1), ("raise stopping.Stopped('end', 0.5)", 143), ('pass', 0)],
+  [
+    ("raise RuntimeError('end')", 1),
+    ("raise errors.UserError('end')", 1),
+    ("raise checks.ConfigError('end')", errors.FINAL),
+    ("raise stopping.Stopped('end', 0.5)", 143),
+    ('pass', 0),
+  ],
 )
 def test_a_run_that_ends_does_not_wait_for_threads_that_wait(tmp_path, end, code):
   script = f"""
 import threading, time
+from ttt_jax import checks, errors
 from ttt_jax.cli import train
 from ttt_jax.training import stopping
 
@@ -288,7 +296,7 @@ train.run()
   done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
   assert done.returncode == code
   told = 'the last step' if end == 'pass' else 'end'
-  assert re.search(rf'no end 0.5 s \(config.guard.grace\) after .*{told}', done.stderr)
+  assert re.search(rf'no end 0.5 s after .*{told}.* \(config.guard.grace\)', done.stderr)
 
 
 def test_what_is_supervised_has_the_same_flags_and_supervises_nothing():

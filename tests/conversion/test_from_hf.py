@@ -14,7 +14,7 @@ from conftest import make_config
 from safetensors import numpy as safetensors_numpy
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint, description, errors, folders
+from ttt_jax import chat, description, errors, folders, parameters
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax.codecs import codec as codec_lib
 from ttt_jax.codecs.glm4voice import tokenizer
@@ -59,8 +59,8 @@ def test_from_there_and_back_and_from_there_again(family, dtype, tmp_path):
   to_hf.convert(tmp_path / 'ours', tmp_path / 'theirs', shard_bytes=40_000)
   assert (tmp_path / 'theirs' / tensors.INDEX).exists()
   convert(tmp_path / 'theirs', tmp_path / 'again')
-  params = checkpoint.restore_params(tmp_path / 'ours')
-  assert same(params, checkpoint.restore_params(tmp_path / 'again'))
+  params = parameters.restore(tmp_path / 'ours')
+  assert same(params, parameters.restore(tmp_path / 'again'))
   assert description.config_of(tmp_path / 'ours') == description.config_of(tmp_path / 'again')
   assets, also = (assets_lib.load(tmp_path / x / 'assets') for x in ('ours', 'again'))
   assert assets.fingerprints == also.fingerprints and assets.vocabulary == also.vocabulary
@@ -91,7 +91,7 @@ def test_an_export_is_a_plain_model_of_text_too(source, tmp_path):
   assert again.config.vocab_size == assets.vocabulary.size
   model = transformer.Transformer(config.model, assets.vocabulary.size)
   where = np.arange(ids.shape[1])[None]
-  params = checkpoint.restore_params(tmp_path / 'ours')
+  params = parameters.restore(tmp_path / 'ours')
   ours = model.apply({'params': params}, ids.numpy(), where, where * 0, where + 1)
   np.testing.assert_allclose(ours[..., : assets.vocabulary.size], got, atol=1e-4)
 
@@ -135,7 +135,7 @@ def test_new_rows_are_drawn_like_the_old_ones(source, tmp_path):
   convert(source, tmp_path / 'a', audio_codebook=3000, seed=1)
   convert(source, tmp_path / 'b', audio_codebook=3000, seed=1)
   convert(source, tmp_path / 'c', audio_codebook=3000, seed=2)
-  a, b, c = (checkpoint.read_param(tmp_path / x, 0, ('embedding',)) for x in 'abc')
+  a, b, c = (parameters.read(tmp_path / x, 0, ('embedding',)) for x in 'abc')
   size = assets_lib.load(tmp_path / 'a' / 'assets').vocabulary.size
   assert size == OLD + 2 + 3000 + 4 and len(a) % 128 == 0
   assert (a == b).all() and (a[:OLD] == c[:OLD]).all() and (a[OLD:size] != c[OLD:size]).all()
@@ -171,7 +171,7 @@ def test_the_authors_release_keeps_its_ids(tmp_path):
   assert vocabulary.begin_audio == OLD and vocabulary.end_prompt == OLD + 2
   assert vocabulary.audio_start == vocabulary.codebook_start == OLD + 3
   assert vocabulary.end_inner == OLD + 9 and vocabulary.mask == OLD + 11
-  ours = checkpoint.read_param(tmp_path / 'ours', 0, ('embedding',))
+  ours = parameters.read(tmp_path / 'ours', 0, ('embedding',))
   wanted = theirs.get_input_embeddings().weight.detach().numpy()
   np.testing.assert_array_equal(ours[: vocabulary.size], wanted[: vocabulary.size])
   assert (ours[vocabulary.size :] == 0).all()
@@ -187,7 +187,7 @@ def test_the_authors_release_keeps_its_ids(tmp_path):
 
 def test_dtypes(source, tmp_path):
   convert(source, tmp_path / 'half', audio_codebook=CODES, dtype='bfloat16')
-  half = checkpoint.restore_params(tmp_path / 'half')
+  half = parameters.restore(tmp_path / 'half')
   assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {'bfloat16'}
   to_hf.convert(tmp_path / 'half', tmp_path / 'theirs', dtype='float32')
   assert set(tensors.Folder(tmp_path / 'theirs').dtypes.values()) == {'float32'}
@@ -279,7 +279,7 @@ def test_the_exported_code_answers_as_we_do(source, tmp_path):
   assets = assets_lib.load(tmp_path / 'ours' / 'assets')
   vocabulary = assets.vocabulary
   model = transformer.Transformer(config.model, vocabulary.size)
-  params = checkpoint.restore_params(tmp_path / 'ours')
+  params = parameters.restore(tmp_path / 'ours')
   speak = decoder.Decoder(model, params, vocabulary, config.sampling, config.mask)
   turns = [chat.Turn('user', [np.arange(5), 'the fox'])]
   prompt = np.append(assets.template.prompt(turns), vocabulary.begin_last)
@@ -297,9 +297,7 @@ def test_heads_get_rows_of_their_own(tmp_path):
   convert(source, tmp_path / 'ours', audio_codebook=CODES)
   size = assets_lib.load(tmp_path / 'ours' / 'assets').vocabulary.size
   new = slice(OLD, size)
-  embedding, head = (
-    checkpoint.read_param(tmp_path / 'ours', 0, (k,)) for k in ('embedding', 'head')
-  )
+  embedding, head = (parameters.read(tmp_path / 'ours', 0, (k,)) for k in ('embedding', 'head'))
   old = sources.make('qwen2 untied').lm_head.weight.detach().numpy()[:OLD]
   assert head[new].any(1).all() and abs(head[new].std() / old.std() - 1) < 0.2
   assert abs(np.corrcoef(head[new].ravel(), embedding[new].ravel())[0, 1]) < 0.2
@@ -313,12 +311,12 @@ def test_nothing_is_rounded_and_what_is_left_out_does_not_count(tmp_path):
   safetensors_numpy.save_file(held, path)
   config = convert(source, tmp_path / 'half', audio_codebook=CODES)
   assert config.model.dtype == 'bfloat16'
-  half = checkpoint.restore_params(tmp_path / 'half')
+  half = parameters.restore(tmp_path / 'half')
   assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {'bfloat16'}
   held['model.norm.weight'] = held['model.norm.weight'].astype(np.float32) + 1e-5
   safetensors_numpy.save_file(held, path)
   convert(source, tmp_path / 'mixed', audio_codebook=CODES)
-  norm = checkpoint.read_param(tmp_path / 'mixed', 0, ('norm', 'scale'))
+  norm = parameters.read(tmp_path / 'mixed', 0, ('norm', 'scale'))
   np.testing.assert_array_equal(norm, held['model.norm.weight'])
 
 
@@ -350,7 +348,7 @@ def test_a_failure_leaves_nothing_and_takes_nothing(source, tmp_path, monkeypatc
   def fail(*_):
     raise OSError('disk full')
 
-  monkeypatch.setattr(checkpoint, 'save_params', fail)
+  monkeypatch.setattr(parameters, 'save', fail)
   with pytest.raises(folders.FolderError, match='cannot write to .*ours: disk full'):
     convert(source, tmp_path / 'ours', audio_codebook=CODES)
   assert sorted(tmp_path.rglob('*')) == before

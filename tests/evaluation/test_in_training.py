@@ -10,7 +10,7 @@ import pytest
 from conftest import make_config
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ttt_jax import checkpoint, json_file, json_lines
+from ttt_jax import json_file, json_lines, parameters
 from ttt_jax.evaluation import evaluate, in_training, offline, suite, suite_file
 from ttt_jax.sampling import decoder
 from ttt_jax.training import train
@@ -136,7 +136,7 @@ def test_a_full_disk_loses_an_evaluation_and_not_the_run_unless_others_wait(
   monkeypatch.setattr(owner, name, full)
   if owner is json_lines:  # nothing is kept yet
     monkeypatch.setattr(judge._evaluation, '_kept', tmp_path)
-  params = checkpoint.restore_params(folder / 'run')
+  params = parameters.restore(folder / 'run')
   params = jax.device_put(params, NamedSharding(made._mesh, PartitionSpec()))
   if owner is json_lines and processes == 2:
     with pytest.raises(OSError, match='full'):
@@ -156,7 +156,7 @@ def test_an_evaluation_that_cannot_be_written_for_another_reason_ends_the_run(
 
   monkeypatch.setattr(json_file, 'write', fail)
   made = judge._candidate
-  params = checkpoint.restore_params(folder / 'run')
+  params = parameters.restore(folder / 'run')
   params = jax.device_put(params, NamedSharding(made._mesh, PartitionSpec()))
   with pytest.raises(OSError, match='broken'):
     judge(made.assets, made._mesh, 3, params)

@@ -13,7 +13,7 @@ from target import Target, of_file
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint, description, hashes, resuming
+from ttt_jax import chat, checkpoint, description, hashes, parameters, resuming
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import codec as codec_lib
@@ -186,16 +186,16 @@ def step_file(folder: pathlib.Path) -> Target:
 def _params(folder: pathlib.Path, pattern: str) -> Target:
   """Parameters of which a stranger replaced one file, and hashed all."""
   held = {'a': np.arange(12, dtype=np.float32).reshape(3, 4), 'b': {'c': np.ones(5, np.int32)}}
-  checkpoint.save_params(folder, held, {})
+  parameters.save(folder, held, {})
   step = checkpoint.folder(folder, 0)
   (path,) = (step / 'params').glob(pattern)
 
   def read() -> None:
     hashes.write(step)
-    found = checkpoint.restore_params(folder)
-    again = checkpoint.read_param(folder, 0, ('b', 'c'))
+    found = parameters.restore(folder)
+    again = parameters.read(folder, 0, ('b', 'c'))
     np.testing.assert_array_equal(found['b']['c'], again)
-    assert checkpoint.shapes(folder, 0)['b']['c'].shape == again.shape
+    assert parameters.shapes(folder, 0)['b']['c'].shape == again.shape
 
   return of_file(path, read)
 

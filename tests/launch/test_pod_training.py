@@ -16,7 +16,7 @@ import pytest
 from conftest import TOY_FLAGS
 from machines import by_linux, xla_flags
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, parameters
 
 pytestmark = by_linux
 
@@ -161,5 +161,5 @@ def test_a_run_goes_on_when_a_worker_has_died_or_was_stopped(pod, alone, toy_dat
     for key in ('loss', 'gradient_norm', 'learning_rate'):
       np.testing.assert_allclose(figures[key], single[step][key], rtol=1e-4, err_msg=str(step))
   assert single[STEPS]['text_loss'] < 0.8 * single[1]['text_loss']
-  params, wanted = checkpoint.restore_params(run), checkpoint.restore_params(other)
+  params, wanted = parameters.restore(run), parameters.restore(other)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params, wanted)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import Scripted
 
-from ttt_jax import checkpoint, description
+from ttt_jax import checkpoint, description, parameters
 from ttt_jax.codecs import audio_io, codec, external
 from ttt_jax.evaluation import candidate
 from ttt_jax.sampling import session, stopwatch, writing
@@ -150,7 +150,7 @@ def test_a_folder_that_lacks_what_speaking_needs_is_refused(assets, tmp_path, mi
 def test_parameters_of_another_model_are_refused(assets, tmp_path):
   described = description.of(make_config(), assets.vocabulary.fingerprint)
   description.write(tmp_path, described, assets)
-  checkpoint.save_params(tmp_path, {'embedding': np.zeros((3, 2))}, described)
+  parameters.save(tmp_path, {'embedding': np.zeros((3, 2))}, described)
   for load in (session.Session.load, lambda folder: candidate.Candidate.load(folder, 'a')):
     with pytest.raises(checkpoint.CheckpointError, match=r'embedding: \(3, 2\), wanted'):
       load(tmp_path)

@@ -15,7 +15,7 @@ import machines
 import pytest
 from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, warm
 
-from ttt_jax import checkpoint, description
+from ttt_jax import description, parameters
 
 pytest_plugins = ['talking']
 
@@ -128,7 +128,7 @@ def run(chatty, assets, tmp_path):
   config, params = chatty
   described = description.of(config, assets.vocabulary.fingerprint)
   description.write(tmp_path, described, assets)
-  checkpoint.save_params(tmp_path, params, {})
+  parameters.save(tmp_path, params, {})
   return tmp_path
 
 

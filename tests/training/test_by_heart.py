@@ -9,7 +9,7 @@ from conftest import make_config
 from data_pipelines import records
 from data_pipelines.converting import authors
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint
+from ttt_jax import parameters
 from ttt_jax.conversion import from_hf
 from ttt_jax.model import transformer
 from ttt_jax.sampling import decoder
@@ -65,7 +65,7 @@ def test_records_are_learnt_by_heart(tmp_path):
   assert last['text_loss'] < 0.1 and last['audio_loss'] < 0.1
   # What was learnt is said: the prompts of the records are answered as the records do.
   source_of_records = records.Source(tmp_path / 'data', 'train')
-  params = checkpoint.restore_params(tmp_path / 'run')
+  params = parameters.restore(tmp_path / 'run')
   assert int(state.step) == 120
   answers = []
   for number in range(3):

@@ -11,7 +11,7 @@ from conftest import make_config
 
 from data_pipelines.stream import loader, rows
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, description
+from ttt_jax import checkpoint, description, parameters
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import step, train
@@ -35,11 +35,11 @@ def given(trained, assets, tmp_path_factory):
   folder = tmp_path_factory.mktemp('given')
   config = description.config_of(trained)
   params = jax.tree.map(
-    lambda leaf: np.asarray(leaf).astype(ml_dtypes.bfloat16), checkpoint.restore_params(trained)
+    lambda leaf: np.asarray(leaf).astype(ml_dtypes.bfloat16), parameters.restore(trained)
   )
   about = description.of(config, assets.vocabulary.fingerprint)
   description.write(folder, about, assets)
-  checkpoint.save_params(folder, params, about)
+  parameters.save(folder, params, about)
   return folder, params
 
 
@@ -60,13 +60,13 @@ def test_a_run_starts_from_another_on_any_mesh(given, toy_data, tmp_path, mesh):
 
 
 def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):
-  monkeypatch.setattr(checkpoint, '_CHUNK_BYTES', 2**10)
+  monkeypatch.setattr(parameters, '_CHUNK_BYTES', 2**10)
   folder, params = tmp_path, given[1]
   about = description.of(description.config_of(given[0]), 'vocabulary')
   description.write(folder, about, assets)
-  checkpoint.save_params(folder, params, about)
+  parameters.save(folder, params, about)
   # A part that a device reads is whole chunks, so that it reads little else.
-  stored = checkpoint.shapes(folder, 0)['embedding'].storage.chunk_shape
+  stored = parameters.shapes(folder, 0)['embedding'].storage.chunk_shape
   assert np.prod(stored) * 2 <= 2**10 < params['embedding'].nbytes
   mesh = jax.make_mesh((8,), ('x',))
   where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('x'))
@@ -76,7 +76,7 @@ def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):
     cut = path[-1].key == 'embedding'
     return jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=where if cut else whole)
 
-  restored = checkpoint.restore_params(folder, jax.tree_util.tree_map_with_path(like, params))
+  restored = parameters.restore(folder, jax.tree_util.tree_map_with_path(like, params))
   rows = len(params['embedding']) // 8
   assert {s.data.shape[0] for s in restored['embedding'].addressable_shards} == {rows}
   np.testing.assert_array_equal(restored['embedding'], params['embedding'].astype(np.float32))
@@ -84,11 +84,11 @@ def test_devices_read_their_parts(given, assets, tmp_path, monkeypatch):
 
 def test_one_parameter_is_read_alone(given):
   folder, params = given
-  got = checkpoint.read_param(folder, 0, ('layers', 'mlp', 'gate'))
+  got = parameters.read(folder, 0, ('layers', 'mlp', 'gate'))
   assert isinstance(got, np.ndarray)
   np.testing.assert_array_equal(got, params['layers']['mlp']['gate'])
   with pytest.raises(checkpoint.CheckpointError, match='no parameter layers/nothing'):
-    checkpoint.read_param(folder, 0, ('layers', 'nothing'))
+    parameters.read(folder, 0, ('layers', 'nothing'))
 
 
 def test_a_resumed_run_does_not_start_over(given, toy_data, tmp_path):
@@ -111,7 +111,7 @@ def test_another_vocabulary_is_refused(given, toy_data, assets, tmp_path):
   other = assets._replace(tokenizer=assets.tokenizer.added(['<x>']))
   about = description.of(description.config_of(folder), 'other')
   description.write(tmp_path / 'other', about, other)
-  checkpoint.save_params(tmp_path / 'other', params, about)
+  parameters.save(tmp_path / 'other', params, about)
   config = config_for(toy_data, init__checkpoint=str(tmp_path / 'other'))
   with pytest.raises(assets_lib.AssetError, match='other was made with tokenizer'):
     train.train(config, tmp_path / 'run')

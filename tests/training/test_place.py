@@ -85,7 +85,7 @@ MOUNTS = """\
 
 def test_storage_of_which_other_machines_see_no_locks_is_known(tmp_path):
   path = tmp_path / 'mounts'
-  path.write_text(MOUNTS)
+  path.write_bytes(b'9 1 0:9 / /mnt/\xff rw - tmpfs none rw\n' + MOUNTS.encode())
   kinds = {40: 'fuse.gcsfuse', 41: 'nfs', 44: 'nfs'}
   for number in range(40, 46):
     found = place.local_locks(os.makedev(0, number), str(path))
@@ -97,6 +97,7 @@ def test_storage_of_which_other_machines_see_no_locks_is_known(tmp_path):
 def test_where_a_lock_may_hold_on_one_machine_alone_a_warning_says_so(
   tmp_path, monkeypatch, caplog
 ):
+  monkeypatch.setattr(place, 'local_locks', lambda device: None)
   with place.alone(tmp_path, 0):
     assert not caplog.text
   monkeypatch.setattr(place, 'local_locks', lambda device: 'fuse.gcsfuse')

@@ -103,25 +103,12 @@ def test_a_step_that_was_there_before_is_no_progress(tmp_path):
     run(tmp_path, (4, 1), (5, 1), failures=2)
 
 
-def test_what_only_a_user_can_mend_is_not_tried_again(tmp_path):
+@pytest.mark.parametrize('code,started', [(errors.FINAL, 1), (1, 3)])
+def test_what_no_other_start_can_mend_is_not_tried_again(tmp_path, code, started):
   (tmp_path / 'checkpoints' / '0').mkdir(parents=True)
-  with pytest.raises(supervise.GivenUp, match='error: no such data'):
-    run(tmp_path, (0, 'error: no such data'))
-  assert starts(tmp_path) == 1
-
-
-def test_what_time_may_mend_is_tried_again(tmp_path):
-  late = checkpoint.CheckpointError('another run trains here')
-  late.__cause__ = TimeoutError()
-  assert errors.code(late) == errors.PASSING and errors.code(errors.UserError('no')) == 1
-  unread = errors.UserError('it is not there yet')
-  unread.__cause__ = ValueError()
-  unread.__cause__.__cause__ = FileNotFoundError()
-  assert errors.code(unread) == errors.PASSING
-  (tmp_path / 'checkpoints' / '0').mkdir(parents=True)
-  end = f'say:error: it does not answer:{errors.PASSING}'
-  assert run(tmp_path, (0, end), (0, end), (1, 0)) == 0
-  assert starts(tmp_path) == 3
+  with pytest.raises(supervise.GivenUp, match='error: no such setting'):
+    run(tmp_path, *[(0, f'say:error: no such setting:{code}')] * 3)
+  assert starts(tmp_path) == started
 
 
 def sigterm_when_it_waits(folder):

@@ -11,7 +11,7 @@ from conftest import make_config
 from flax import linen as nn
 
 from data_pipelines.stream import loader, rows
-from ttt_jax import checkpoint, description, resuming, sharding
+from ttt_jax import checkpoint, description, parameters, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
 from ttt_jax.training import metrics, optimizer, program, state, trace, train
@@ -102,7 +102,7 @@ def test_a_finished_run_does_nothing_more_but_what_it_still_owes(finished, toy_d
 
 def test_checkpoints_hold_params_as_an_item_of_their_own(finished):
   config, workdir, last = finished
-  assert params_equal(checkpoint.restore_params(workdir), last.params)
+  assert params_equal(parameters.restore(workdir), last.params)
   assert description.config_of(workdir) == config
   steps = sorted(p.name for p in (workdir / checkpoint.DIRECTORY).iterdir() if p.name.isdigit())
   assert steps == ['3', '6']
@@ -180,7 +180,7 @@ def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
   with pytest.raises(checkpoint.CheckpointError, match='not a folder'):
     train.train(config_for(toy_data, train__steps=2), 'gs://bucket/run')
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
-    checkpoint.restore_params(tmp_path)
+    parameters.restore(tmp_path)
   with pytest.raises(checkpoint.CheckpointError, match='config.json'):
     description.config_of(tmp_path)
 

@@ -55,7 +55,7 @@ def verify(workdir: str | pathlib.Path) -> int:
       wrong = hashes.damage(where)
     except OSError as error:
       wrong = [f'cannot be read: {error}']
-    if wrong and not where.exists():  # the run goes on, and keeps the latest
+    if wrong and step not in checkpoint.steps(workdir):  # the run goes on, and keeps the latest
       print(f'{step}: deleted meanwhile')
       continue
     damaged += bool(wrong)

@@ -58,7 +58,7 @@ def run(main: Callable | None = None, commands: dict[str, Callable] | None = Non
       _chosen(argv[1:], main, commands)()
     except errors.UserError as error:
       print(f'error: {error}', file=sys.stderr)
-      sys.exit(errors.code(error))
+      sys.exit(error.exit_code)
 
   _explain((main or next(iter(commands.values()))).__module__)
   logging.get_absl_handler().addFilter(_ours)

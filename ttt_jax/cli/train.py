@@ -105,7 +105,7 @@ def main():
       raise
     stopping.end_within(error.left, error)
     print(f'stopped: {error}', file=sys.stderr)
-    sys.exit(stopping.CODE)
+    sys.exit(error.exit_code)
   stopping.end_within(config.guard.grace)
 
 

@@ -82,10 +82,13 @@ def model_from(
 
   def needed(key: str, default: int | None = None) -> int:
     value = values.get(key, default)
-    if not isinstance(value, int) or value <= 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
       raise table.ConversionError(f'{name}: {key} is missing or no positive whole number')
     return value
 
+  tied = values.get('tie_word_embeddings', False)
+  if not isinstance(tied, bool):
+    raise table.ConversionError(f'{name}: tie_word_embeddings is {tied!r}, not true or false')
   width, heads = needed('hidden_size'), needed('num_attention_heads')
   head_width = 128 if family == 'qwen3' else width // heads
   try:
@@ -99,7 +102,7 @@ def model_from(
       **_rope(values, name),
       norm_epsilon=float(values.get('rms_norm_eps', 1e-6)),
       **FAMILIES[family][0],
-      tied=bool(values.get('tie_word_embeddings', False)),
+      tied=tied,
       vocabulary_multiple=base.vocabulary_multiple,
       **{key: getattr(base, key) for key in config_lib.HOW_COMPUTED},
     )

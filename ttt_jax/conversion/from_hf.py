@@ -9,8 +9,8 @@ import numpy as np
 import tqdm
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, description, folders
 from ttt_jax import config as config_lib
+from ttt_jax import description, folders, parameters
 from ttt_jax import tokenizer as tokenizer_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import external, kinds
@@ -106,7 +106,7 @@ def convert(
         extend.draw_rows(params[key], known, size, [settings.seed, number])
     about = description.of(config, assets.vocabulary.fingerprint)
     description.write(staging, about, assets)
-    checkpoint.save_params(staging, params, about)
+    parameters.save(staging, params, about)
   return config
 
 

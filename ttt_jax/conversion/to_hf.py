@@ -18,7 +18,7 @@ import tqdm
 from absl import logging
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, description, folders
+from ttt_jax import checkpoint, description, folders, parameters
 from ttt_jax import config as config_lib
 from ttt_jax.conversion import families, from_hf, table, tensors, tokenizer_files
 
@@ -56,9 +56,9 @@ def convert(
   step = checkpoint.verified(source, 'params')
   assets = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
   model, size = config.model, assets.vocabulary.size
-  dtype = dtype or str(np.dtype(checkpoint.shapes(source, step)['embedding'].dtype))
+  dtype = dtype or str(np.dtype(parameters.shapes(source, step)['embedding'].dtype))
   kind = from_hf.DTYPES[dtype]
-  read = functools.partial(checkpoint.read_param, source, step)
+  read = functools.partial(parameters.read, source, step)
   sizes = {name: n * kind.itemsize for name, n in table.sizes(model, size).items()}
   content = families.config_of(
     model, size, dtype, assets.vocabulary.turn_end, config.data.row_length

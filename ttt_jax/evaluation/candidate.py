@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, description, sharding
+from ttt_jax import checkpoint, description, parameters, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.evaluation import likelihood
 from ttt_jax.model import transformer
@@ -60,7 +60,7 @@ class Candidate:
     assets = assets_lib.load(pathlib.Path(folder, assets_lib.DIRECTORY))
     step = checkpoint.verified(folder, 'params')
     model = transformer.Transformer(config.model, assets.vocabulary.size)
-    params = checkpoint.restore_params(folder, transformer.shapes(model), step)
+    params = parameters.restore(folder, transformer.shapes(model), step)
     return cls(name, folder, step, config, assets, params)
 
   def at(self, step: int, params: Any) -> None:

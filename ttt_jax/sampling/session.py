@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, checkpoint, description
+from ttt_jax import chat, description, parameters
 from ttt_jax import config as config_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.model import transformer
@@ -83,7 +83,7 @@ class Session:
       config = dataclasses.replace(config, sampling=sampling)
     assets = assets_lib.load(pathlib.Path(workdir, assets_lib.DIRECTORY))
     model = transformer.Transformer(config.model, assets.vocabulary.size)
-    params = checkpoint.restore_params(workdir, transformer.shapes(model))
+    params = parameters.restore(workdir, transformer.shapes(model))
     return cls(config, assets, params, seed)
 
   def reply(self, task: str, said: str | Recording, voice: int = 0) -> Reply:

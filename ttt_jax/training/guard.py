@@ -19,6 +19,8 @@ _SPAN = 100  # steps: over so many the means are taken, and so many come before 
 class DivergedError(errors.UserError):
   """More updates had to be skipped than the settings allow."""
 
+  exit_code = errors.FINAL  # the next start would come to the same
+
 
 class State(NamedTuple):
   """State of the guard, and of the optimizer that it guards.

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import checkpoint, description, json_lines, resuming, sharding
+from ttt_jax import checkpoint, description, json_lines, parameters, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
 from ttt_jax.training import (
@@ -271,7 +271,7 @@ def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> An
       f'{source} is another model; add {" ".join(wrong)} '
       f'(or train with --config=configs/finetune.py:{source})'
     )
-  return checkpoint.restore_params(source, layout)
+  return parameters.restore(source, layout)
 
 
 def _loaded(stream, mesh, config: config_lib.Config, vocabulary_size: int):

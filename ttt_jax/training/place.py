@@ -57,7 +57,7 @@ def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
     raise checkpoint.CheckpointError(
       f'{workdir} is not one folder for all processes: what process 0 writes to it, '
       f'processes {blind.tolist()} do not see; mount one storage on every machine'
-    ) from TimeoutError(f'{patience:g} s')
+    )
 
 
 @contextlib.contextmanager
@@ -89,15 +89,15 @@ def alone(workdir: str | pathlib.Path, patience: float) -> Iterator[None]:
         f'{workdir}: another run trains here (its process and machine stand in '
         f'{pathlib.Path(workdir, LOCK)}). Stop it, or use another folder. If that machine is '
         'gone for good and its storage keeps the lock, delete this file'
-      ) from TimeoutError(f'{patience:g} s')
+      )
     yield
 
 
 def _refuse_unwritten(workdir: str | pathlib.Path, wrong: OSError | None) -> None:
   """Tells all processes that the first one could not write."""
   if multihost_utils.broadcast_one_to_all(np.array(wrong is not None)):
-    reason = wrong or OSError('process 0 tells why')
-    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {reason}') from reason
+    reason = wrong or 'process 0 tells why'
+    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {reason}') from wrong
 
 
 def _held(file: IO[str], patience: float) -> bool:
@@ -140,7 +140,7 @@ def local_locks(device: int, mounts: str = '/proc/self/mountinfo') -> str | None
     mounts: where Linux lists what is mounted.
   """
   with contextlib.suppress(OSError):
-    for line in pathlib.Path(mounts).read_text().splitlines():
+    for line in pathlib.Path(mounts).read_text(errors='replace').splitlines():
       mount, _, system = line.partition(' - ')
       if mount.split()[2] != f'{os.major(device)}:{os.minor(device)}':
         continue

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+from ttt_jax import errors
+
 CODE = 128 + signal.SIGTERM  # of the process, as a shell has it
 
 
@@ -15,6 +17,8 @@ class Stopped(Exception):
   Attributes:
     left: seconds that it has for its end.
   """
+
+  exit_code = CODE
 
   def __init__(self, message: str, left: float):
     super().__init__(message)
@@ -69,9 +73,12 @@ def end_within(seconds: float, error: BaseException | None = None) -> None:
     seconds: how many.
     error: by which it ends, if by one.
   """
-  code = CODE if isinstance(error, Stopped) else int(error is not None)
+  code = int(error is not None)
+  if isinstance(error, Stopped | errors.UserError):
+    code = error.exit_code
   why = repr(error) if error else 'the last step'
-  _timer(seconds, f'no end {seconds:.3g} s (config.guard.grace) after {why}', code).start()
+  said = f'no end {round(seconds, 1):g} s after {why} (config.guard.grace)'
+  _timer(seconds, said, code).start()
 
 
 def _timer(seconds: float, said: str, code: int) -> threading.Timer:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from absl import logging
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, errors
 from ttt_jax import config as config_lib
 from ttt_jax.training import stopping, watchdog
 
@@ -48,7 +48,7 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
 
   Raises:
     GivenUp: it failed `settings.failures` times in a row without progress; or by an error
-      that time does not mend (`errors.code`), before there was any.
+      that no other start can mend (`errors.FINAL`), before there was any.
   """
   runner = _Runner(command, settings.grace + _PARTING)
   best, failures, moved = _newest(workdir), 0, False
@@ -62,7 +62,7 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
         best, failures, moved = step, 0, True
       failures += 1
       reason = f'{_said(code)}{": " if why else ""}{why}'
-      final = code == 1 and why.startswith('error:') and not moved
+      final = code == errors.FINAL and not moved
       if failures >= settings.failures or final:
         raise GivenUp(f'given up after {failures} failures without progress; {reason}')
       wait = settings.backoff * min(2 ** (failures - 1), _MOST)
