@@ -45,12 +45,21 @@ def shares(data: config_lib.Data, sizes: Sequence[int]) -> tuple[Fraction, ...]:
   Args:
     data: its weights, or else its temperature T: size^(1 / T).
     sizes: records of each set.
+
+  Raises:
+    ConfigError: the temperature is so low that no number is as large as a share.
   """
   if data.weights:
     return tuple(map(Fraction, data.weights))
   if data.temperature == 1:  # exactly: then each record comes once an epoch of them all
     return tuple(map(Fraction, sizes))
-  return tuple(Fraction(size ** (1 / data.temperature)) for size in sizes)
+  try:
+    return tuple(Fraction(size ** (1 / data.temperature)) for size in sizes)
+  except OverflowError as error:
+    raise checks.ConfigError(
+      f'config.data.temperature is {data.temperature}, which is too low for sets of up to '
+      f'{max(sizes)} records: the largest would be all; name it alone'
+    ) from error
 
 
 def apportion(number: int, parts: Sequence[Fraction]) -> list[int]:

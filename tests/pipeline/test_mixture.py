@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from data_pipelines import records
 from data_pipelines.stream import mixture
 from ttt_jax import assets as assets_lib
+from ttt_jax import checks
 from ttt_jax.codecs import external
 
 weights = st.lists(st.floats(0, 1000), min_size=1, max_size=9).filter(lambda w: max(w) > 1e-6)
@@ -39,6 +40,11 @@ def test_without_weights_each_epoch_holds_each_record_once(sizes, epochs):
   parts = mixture.shares(make_config().data, sizes)
   whole = mixture.apportion(epochs * sum(sizes), parts)
   assert whole == [epochs * size for size in sizes]
+
+
+def test_a_temperature_that_leaves_all_to_the_largest_set_is_refused():
+  with pytest.raises(checks.ConfigError, match='temperature is 0.01, which is too low'):
+    mixture.shares(make_config(data__temperature=0.01).data, [100, 100_000])
 
 
 def test_a_temperature_flattens_the_shares():

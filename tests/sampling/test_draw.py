@@ -177,3 +177,17 @@ def test_random_order_is_uniform_and_blind():
   many = jnp.zeros(1000, int)
   chosen = reveal.choose(priority, jnp.ones((1000, 4), bool), many, many + 4, many * 0.0)
   np.testing.assert_allclose(np.asarray(chosen).mean(0), 0.25, atol=0.06)
+
+
+@pytest.mark.parametrize('threshold', [0.0, 0.5])
+def test_what_is_no_number_is_revealed_all_the_same(threshold):
+  masked = np.ones((1, 6), bool)
+  priority = np.array([[0.9, np.nan, 0.1, np.nan, -np.inf, 0.4]], np.float32)
+  order = []
+  for step in range(6):
+    own = (np.array([each]) for each in (step, 6, threshold))
+    chosen = np.asarray(reveal.choose(priority, masked, *own))
+    assert chosen.sum() == 1
+    order.append(int(chosen[0].argmax()))
+    masked = masked & ~chosen
+  assert order == [0, 5, 2, 4, 1, 3]

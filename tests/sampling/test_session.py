@@ -14,7 +14,8 @@ from scripted import Scripted
 from ttt_jax import checkpoint, description, parameters
 from ttt_jax.codecs import audio_io, codec, external
 from ttt_jax.evaluation import candidate
-from ttt_jax.sampling import session, stopwatch, writing
+from ttt_jax.model import transformer
+from ttt_jax.sampling import session, stopwatch, trained, writing
 
 
 def a_session(assets, **changes):
@@ -154,3 +155,29 @@ def test_parameters_of_another_model_are_refused(assets, tmp_path):
   for load in (session.Session.load, lambda folder: candidate.Candidate.load(folder, 'a')):
     with pytest.raises(checkpoint.CheckpointError, match=r'embedding: \(3, 2\), wanted'):
       load(tmp_path)
+
+
+def zeros_of(config, assets):
+  """Parameters of the model that are all zero."""
+  shapes = transformer.shapes(transformer.Transformer(config.model, assets.vocabulary.size))
+  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def test_a_run_of_another_platform_is_used_all_the_same(assets, tmp_path, caplog):
+  config = make_config(model__attention='tpu')
+  described = description.of(config, assets.vocabulary.fingerprint)
+  description.write(tmp_path, described, assets)
+  parameters.save(tmp_path, zeros_of(config, assets), described)
+  found = trained.load(tmp_path)
+  assert found.config == make_config(model__attention='auto') and found.step == 0
+  assert "attention 'tpu', which does not run here" in caplog.text
+
+
+def test_parameters_that_are_no_numbers_are_refused(assets, tmp_path):
+  config, zeros = make_config(), zeros_of(make_config(), assets)
+  described = description.of(config, assets.vocabulary.fingerprint)
+  description.write(tmp_path, described, assets)
+  zeros['layers']['mlp']['gate'][-1, 0, 0] = np.nan
+  parameters.save(tmp_path, zeros, described)
+  with pytest.raises(checkpoint.CheckpointError, match='0: layers/mlp/gate holds numbers that'):
+    trained.load(tmp_path)

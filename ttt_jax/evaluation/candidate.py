@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -12,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, description, parameters, sharding
 from ttt_jax import config as config_lib
+from ttt_jax import sharding
 from ttt_jax.evaluation import likelihood
 from ttt_jax.model import transformer
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import decoder, trained
 
 
 class Candidate:
@@ -56,12 +55,8 @@ class Candidate:
     Raises:
       UserError: there is no such run, or its files do not fit each other.
     """
-    config = description.config_of(folder)
-    assets = assets_lib.load(pathlib.Path(folder, assets_lib.DIRECTORY))
-    step = checkpoint.verified(folder, 'params')
-    model = transformer.Transformer(config.model, assets.vocabulary.size)
-    params = parameters.restore(folder, transformer.shapes(model), step)
-    return cls(name, folder, step, config, assets, params)
+    found = trained.load(folder)
+    return cls(name, folder, found.step, found.config, found.assets, found.params)
 
   def at(self, step: int, params: Any) -> None:
     """Goes on to the parameters of another step; what was compiled is kept."""

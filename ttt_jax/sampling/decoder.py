@@ -58,7 +58,10 @@ class Decoder:
     seeds: Sequence[int] | None = None,
     settings: Sequence[config_lib.Sampling] | None = None,
   ) -> list[events.Answer]:
-    """Answers each prompt; what one is told does not depend on the others.
+    """Answers each prompt. What is drawn for one does not depend on the others.
+
+    Its logits do by rounding: shapes depend on who is asked beside it. In float32 answers are
+    the same all the same; in bfloat16 a near tie may go the other way.
 
     Args:
       prompts: int [n] each, conversations up to where the model is to speak.

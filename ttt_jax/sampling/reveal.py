@@ -33,7 +33,9 @@ def choose(
   """
   size = priority.shape[1]
   share = size * (step + 1) // steps - size * step // steps
-  order = jnp.argsort(jnp.where(masked, -priority, jnp.inf), -1, stable=True)
+  # What is masked goes before what is not, even if its priority is no number: each step must
+  # reveal some of it.
+  order = jnp.lexsort((-priority, ~masked), -1)
   rank = jnp.argsort(order, -1)
   over = (priority > threshold[:, None]) | (rank == 0)
   return masked & jnp.where(threshold[:, None] > 0, over, rank < share[:, None])

@@ -9,11 +9,11 @@ import numpy as np
 from absl import logging
 
 from ttt_jax import assets as assets_lib
-from ttt_jax import chat, description, parameters
+from ttt_jax import chat
 from ttt_jax import config as config_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.model import transformer
-from ttt_jax.sampling import decoder
+from ttt_jax.sampling import decoder, trained
 from ttt_jax.sampling import pieces as pieces_lib
 
 Recording = tuple[np.ndarray, int]
@@ -78,12 +78,9 @@ class Session:
     Raises:
       UserError: there is no such run, or its files do not fit each other.
     """
-    config = description.config_of(workdir)
+    config, assets, _, params = trained.load(workdir)
     if sampling is not None:
       config = dataclasses.replace(config, sampling=sampling)
-    assets = assets_lib.load(pathlib.Path(workdir, assets_lib.DIRECTORY))
-    model = transformer.Transformer(config.model, assets.vocabulary.size)
-    params = parameters.restore(workdir, transformer.shapes(model))
     return cls(config, assets, params, seed)
 
   def reply(self, task: str, said: str | Recording, voice: int = 0) -> Reply:

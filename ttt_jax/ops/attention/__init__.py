@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ttt_jax import checks
 from ttt_jax.ops.attention import chunked, dense, gpu, tpu
 
 IMPLEMENTATIONS = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
@@ -98,7 +99,8 @@ def resolve(implementation: str, length: int, interpret: bool = False) -> str:
     interpret: as there.
 
   Raises:
-    ValueError: there is none of that name, or not on this platform.
+    ValueError: there is none of that name.
+    ConfigError: it does not run on this platform.
   """
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
@@ -110,12 +112,17 @@ def resolve(implementation: str, length: int, interpret: bool = False) -> str:
     if here in ('tpu', 'gpu'):
       return here
     return 'chunked' if length >= CHUNKED_FROM else 'dense'
-  if implementation in ('tpu', 'gpu') and implementation != here and not interpret:
-    raise ValueError(
+  if not interpret and not runs(implementation):
+    raise checks.ConfigError(
       f"attention {implementation!r} does not run on the platform {here!r}; choose 'auto', "
-      "'chunked' or 'dense'"
+      "'chunked' or 'dense' (config.model.attention)"
     )
   return implementation
+
+
+def runs(implementation: str) -> bool:
+  """Whether an implementation runs on this platform."""
+  return implementation not in ('tpu', 'gpu') or implementation == platform()
 
 
 def _check_shapes(q, k, v, kv_start, kv_end) -> None:

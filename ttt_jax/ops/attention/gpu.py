@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from ttt_jax import checks
 from ttt_jax.ops import dot
 from ttt_jax.ops.attention import walk
 
@@ -59,13 +60,15 @@ def attention(q, k, v, start, end, soft_cap, blocks, interpret) -> jax.Array:
   """As `attention.interval_attention`, with intervals int32 [B, intervals, L].
 
   Raises:
-    ValueError: the heads are too wide, or a block is no power of two from 16 on.
+    ConfigError: the heads are too wide.
+    ValueError: a block is no power of two from 16 on.
   """
   batch, length, heads, width = q.shape
   keys, kv_heads = k.shape[1:3]
   if width > _WIDEST:
-    raise ValueError(
-      f"attention 'gpu' takes heads of at most {_WIDEST}, not {width}: choose 'chunked'"
+    raise checks.ConfigError(
+      f"attention 'gpu' takes heads of at most {_WIDEST}, not config.model.head_width={width}: "
+      "choose config.model.attention='chunked'"
     )
   block_q, block_k = blocks or default_blocks(width, q.dtype)
   for block in (block_q, block_k):
