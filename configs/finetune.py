@@ -4,10 +4,10 @@ The model is that of the folder, as `ttt-convert from-hf` wrote it. The rest is 
 recipe (arXiv 2509.20072) per row of 2,048 tokens; their batch is 64 rows a GPU.
 """
 
+import json
 import pathlib
 
 from configs import recipe
-from ttt_jax import json_file
 
 
 def get_config(checkpoint: str = ''):
@@ -18,10 +18,10 @@ def get_config(checkpoint: str = ''):
   c.init.checkpoint = checkpoint
   path = pathlib.Path(checkpoint, 'config.json')
   try:
-    described = json_file.read(path)['config']
+    described = json.loads(path.read_text(encoding='utf-8'))['config']
     for name in ('model', 'mask', 'sampling'):
       c[name].update(described[name])
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise ValueError(
       f'{path}: does not describe a run ({error!r}): if this is a model in Hugging Face '
       f'format, convert it by `ttt-convert from-hf --source={checkpoint} --out=START` and name '

@@ -1,7 +1,8 @@
 r"""TtT from Qwen2.5-7B: planned, never run.
 
     ttt-train --config=configs/ttt_7b.py --config.init.checkpoint=START \
-        --config.data.directory=DATA --workdir=RUN --config.mesh.outer=16
+        --config.data.directory=DATA --workdir=RUN --config.mesh.outer=16 \
+        --config.data.row_length=8192
 
 START is the folder that `ttt-convert from-hf --audio-codebook=16384` makes of the checkpoint.
 On v6e:16x16, one row of 8,192 tokens a chip: 17.7 GiB of 31.2 a chip, and at most

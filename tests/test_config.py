@@ -138,7 +138,7 @@ LAYERS = (
   ('data_pipelines/converting', 'data_pipelines/stream'),
   ('data_pipelines/reading',),
   (
-    *(f'ttt_jax/{name}.py' for name in ('checkpoint', 'description', 'resuming')),
+    *(f'ttt_jax/{name}.py' for name in ('checkpoint', 'parameters', 'description', 'resuming')),
     *('data_pipelines', 'ttt_jax/pages'),
   ),
   ('ttt_jax/model', 'ttt_jax/losses.py', 'ttt_jax/assets.py'),

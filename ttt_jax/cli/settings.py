@@ -73,7 +73,7 @@ def _explain(module: str) -> None:
   about = sys.modules[module].__doc__ or ''  # without one under python -OO
   sys.modules['__main__'].__doc__ = about.replace('%', '%%')
   for name, defined in flags.FLAGS.flags_by_module_dict().items():
-    if name.startswith('ttt_jax.'):
+    if name.startswith(('ttt_jax.', 'data_pipelines.')):
       for flag in defined:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
