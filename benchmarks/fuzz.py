@@ -48,7 +48,8 @@ HANG = 10  # seconds
 SMALL = 2048  # bytes of an input that is kept because it went a new way
 MOST = 30  # inputs that are kept of a target
 _PICKED = 15.0  # seconds to choose them
-_STARTS = 5  # of a process that dies, or that others kept from a CPU
+_DEATHS = 5  # of processes, after which a target is left
+_STRETCH = 120  # seconds of a process: code that atheris watches takes ever more memory in it
 _OWN = (str(ROOT / 'ttt_jax'), str(ROOT / 'data_pipelines'))
 
 
@@ -86,14 +87,13 @@ def fuzz(name: str, seconds: float, folder: pathlib.Path) -> Result:
   crashes, artifacts = folder / 'crashes', folder / 'artifacts'
   for each in (inputs, crashes, artifacts):
     each.mkdir()
-  executions, spent, edges = 0, 0.0, None
-  for _ in range(_STARTS):
-    left = round(seconds - spent)
-    if left < 1:
-      break
+  executions, spent, deaths, edges = 0, 0.0, 0, None
+  while (left := round(seconds - spent)) >= 1 and deaths < _DEATHS:
     log.unlink(missing_ok=True)
-    status, used = _forked(log, _feed, name, left, inputs, crashes, artifacts)
+    stretch = min(left, _STRETCH)
+    status, used = _forked(log, _feed, name, stretch, inputs, crashes, artifacts)
     spent += used
+    deaths += status != 0
     text = log.read_text(errors='replace')
     executions += max(map(int, re.findall(r'^#(\d+)\s', text, re.M)), default=0)
     reached = [int(n) for n in re.findall(r'cov: (\d+)', text)] or [0]
@@ -127,7 +127,7 @@ def _forked(log: pathlib.Path, function, *arguments) -> tuple[int, float]:
 
 
 def _feed(name: str, seconds: int, inputs, crashes, artifacts) -> None:
-  """Until time is up, or a library dies of an input."""
+  """Until time is up, or a library dies of an input; goes on from the inputs that are there."""
   logging.set_verbosity(logging.FATAL)
   with tempfile.TemporaryDirectory() as folder:
     made = targets.TARGETS[name](pathlib.Path(folder))

@@ -135,6 +135,21 @@ def test_a_step_that_cannot_be_read_is_damaged_where_one_before_it_can_be(run, m
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '3']
 
 
+def test_steps_before_those_that_cannot_be_read_are_looked_at(run, monkeypatch):
+  shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 3))
+  digest = hashlib.file_digest
+
+  def read(file, kind):
+    if '/1/' not in file.name:
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return digest(file, kind)
+
+  monkeypatch.setattr(hashes, 'PATIENCE', 0)
+  monkeypatch.setattr(hashlib, 'file_digest', read)
+  assert resuming.newest_whole(run) == 1
+  assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '3']
+
+
 def test_a_look_that_takes_long_is_followed_by_another_one(run, monkeypatch):
   now = [0.0]
   fake = types.SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: None)

@@ -227,7 +227,7 @@ def damage(workdir: str | pathlib.Path, step: int, below: str = '') -> Damage:
   try:
     wrong = hashes.damage(folder(workdir, step), below, part, parts)
   except OSError as met:
-    wrong, error = [f'cannot be read: {met}'], met
+    wrong, error = [str(met)], met
   for line in wrong:
     logging.error('%s: %s', folder(workdir, step), line)
   broken = error is not None and error.errno == errno.EIO
@@ -275,8 +275,9 @@ def sweep(workdir: str | pathlib.Path) -> None:
   for path in pathlib.Path(workdir, DIRECTORY).glob(f'*{whole.TEMPORARY}*'):
     step = path.name.split(whole.TEMPORARY)[0]
     left = path.with_name(f'{step}{whole.TEMPORARY}-{uuid.uuid4().hex}')
-    with contextlib.suppress(OSError):
-      shutil.rmtree(path.rename(left), ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it is gone
+      path.rename(left)
 
 
 def _abstract(tree: Any) -> Any:

@@ -72,7 +72,7 @@ def read(workdir: str | pathlib.Path) -> dict:
   if not path.exists() and (saved := checkpoint.steps(workdir)):  # each of which has a copy
     path = checkpoint.folder(workdir, saved[-1]) / 'metadata' / 'metadata'
   try:
-    said = {'packing': 0} | json_file.read(path)
+    said = {'packing': 0} | json_file.read(path)  # what others described may leave it out
     kinds = {'config': dict, 'vocabulary': str, 'records': list, 'packing': int}
     if not all(isinstance(said[name], kind) for name, kind in kinds.items()):
       raise ValueError(f'it needs {", ".join(kinds)}')

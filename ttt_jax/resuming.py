@@ -52,10 +52,10 @@ def refuse_another(
   Raises:
     AnotherRunError: names all settings that differ and may not.
     CheckpointError: the folder's description cannot be read.
-    ConfigError: there is no setting of a name in `allowed`.
+    ConfigError: there is no setting of a name in `allowed`, or the folder is a URL.
   """
   if '://' in str(workdir):
-    raise checkpoint.CheckpointError(
+    raise config_lib.ConfigError(
       f'{workdir}: not a folder; mount the storage and name the folder'
     )
   known = [name for name, _ in _flat(described)]
@@ -114,19 +114,17 @@ def newest_whole(workdir: str | pathlib.Path) -> int | None:
     CheckpointError: steps were damaged, now or before, and none is left; or the folder of a
       run has lost that of its checkpoints. Or storage does not answer, and nothing is moved.
   """
-  damaged, unread = [], None
+  damaged, unreadable = [], False
   while (step := _newest(workdir, damaged)) is not None:
     found = checkpoint.damage(workdir, step)
-    if unread is not None and found.unreadable:
-      break
-    unread = step if found.unreadable else None
     if not found.lines:
       break
     damaged.append(step)
-  if unread is not None:
+    unreadable = found.unreadable
+  if step is None and unreadable:
     raise checkpoint.CheckpointError(
-      f'{workdir}: step {unread} cannot be read, and none before it can: does its storage '
-      f'answer? If its disk is broken, move it to {checkpoint.DAMAGED}, and start again'
+      f'{workdir}: step {damaged[0]} cannot be read, and none before it can: does the storage '
+      f'answer? If the disk is broken, move the steps to {checkpoint.DAMAGED}, bring back one'
     )
   for each in damaged if jax.process_index() == 0 else []:
     set_aside(workdir, each)

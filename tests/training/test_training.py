@@ -177,7 +177,7 @@ def test_folders_that_cannot_be_used_are_named(toy_data, tmp_path):
   (tmp_path / 'file').write_text('in the way')
   with pytest.raises(checkpoint.CheckpointError, match='cannot write to .*file/run'):
     train.train(config_for(toy_data, train__steps=2), tmp_path / 'file' / 'run')
-  with pytest.raises(checkpoint.CheckpointError, match='not a folder'):
+  with pytest.raises(config_lib.ConfigError, match='not a folder'):
     train.train(config_for(toy_data, train__steps=2), 'gs://bucket/run')
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
     parameters.restore(tmp_path)

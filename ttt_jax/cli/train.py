@@ -18,6 +18,7 @@ import sys
 import jax
 from absl import flags
 
+from ttt_jax import config as config_lib
 from ttt_jax import errors
 from ttt_jax.cli import settings
 from ttt_jax.evaluation import in_training
@@ -57,7 +58,7 @@ def _join() -> None:
   """
   told = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
   if None in told and told != (None, None, None):
-    raise errors.UserError('--coordinator, --processes and --process go together')
+    raise config_lib.ConfigError('--coordinator, --processes and --process go together')
   # JAX would catch SIGTERM and train on, for programs that look now and then if it came.
   jax.config.update('jax_enable_preemption_service', False)
   try:
@@ -93,7 +94,7 @@ def main():
   if _DISTRIBUTED.value:
     _join()
   elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
-    raise errors.UserError('--coordinator, --processes and --process need --distributed')
+    raise config_lib.ConfigError('--coordinator, --processes and --process need --distributed')
   config = settings.checked(_CONFIG.value)
   profiled = trace.parse(_PROFILE.value, config.train.steps)
   judge = in_training.judge(config, _WORKDIR.value)

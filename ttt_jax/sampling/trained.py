@@ -56,7 +56,7 @@ def load(folder: str | pathlib.Path) -> Trained:
       name = jax.tree_util.keystr(path, simple=True, separator='/')
       raise checkpoint.CheckpointError(
         f'{checkpoint.folder(folder, step)}: {name} holds numbers that are not finite: no '
-        'answer would mean anything. Take an earlier step'
+        f'answer would mean anything. Move this step out of {checkpoint.DIRECTORY}'
       )
   return Trained(config, assets, step, params)
 

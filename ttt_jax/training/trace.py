@@ -14,6 +14,8 @@ DIRECTORY = 'profile'
 class TraceError(errors.UserError):
   """The steps to trace are none."""
 
+  exit_code = errors.FINAL
+
 
 def parse(text: str, steps: int) -> range:
   """The steps that `text` names.

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ttt_jax import checks
+from ttt_jax import errors
 from ttt_jax.ops.attention import chunked, dense, gpu, tpu
 
 IMPLEMENTATIONS = ('auto', 'dense', 'chunked', 'tpu', 'gpu')
@@ -100,7 +100,7 @@ def resolve(implementation: str, length: int, interpret: bool = False) -> str:
 
   Raises:
     ValueError: there is none of that name.
-    ConfigError: it does not run on this platform.
+    UserError: it does not run on this platform; a TPU may only be held by another process.
   """
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
@@ -113,7 +113,7 @@ def resolve(implementation: str, length: int, interpret: bool = False) -> str:
       return here
     return 'chunked' if length >= CHUNKED_FROM else 'dense'
   if not interpret and not runs(implementation):
-    raise checks.ConfigError(
+    raise errors.UserError(
       f"attention {implementation!r} does not run on the platform {here!r}; choose 'auto', "
       "'chunked' or 'dense' (config.model.attention)"
     )
