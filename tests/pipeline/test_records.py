@@ -81,6 +81,7 @@ def test_metadata_that_are_a_pipe_are_not_waited_for(toy_data, tmp_path):
 def test_lengths_that_somebody_else_kept_are_counted_again(toy_data, tmp_path, name):
   data = tmp_path / 'data'
   shutil.copytree(toy_data, data)
+  shutil.rmtree(data / 'cache', ignore_errors=True)  # which other tests may have filled
   source = Source(data, 'train')
   wanted = source.shapes, source.copied(None)
   (path,) = (data / 'cache').glob(f'{name}-*')
