@@ -118,34 +118,31 @@ def test_where_no_step_can_be_read_none_is_moved(run, monkeypatch, steps):
   assert resuming.newest_whole(run) == steps and not (run / checkpoint.DAMAGED).exists()
 
 
-def test_a_step_that_cannot_be_read_is_damaged_where_one_before_it_can_be(run, monkeypatch):
-  """Whether that one is whole or not: storage answers."""
-  flip(checkpoint.folder(run, 2) / 'metadata' / 'metadata')
-  shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 3))
+def break_disk(monkeypatch, *steps):
+  """Lets no content of these steps be read."""
   digest = hashlib.file_digest
 
   def read(file, kind):
-    if '/3/' in file.name:
+    if any(f'/{step}/' in file.name for step in steps):
       raise OSError(errno.EIO, os.strerror(errno.EIO))
     return digest(file, kind)
 
   monkeypatch.setattr(hashes, 'PATIENCE', 0)
   monkeypatch.setattr(hashlib, 'file_digest', read)
+
+
+def test_a_step_that_cannot_be_read_is_damaged_where_one_before_it_can_be(run, monkeypatch):
+  """Whether that one is whole or not: storage answers."""
+  flip(checkpoint.folder(run, 2) / 'metadata' / 'metadata')
+  shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 3))
+  break_disk(monkeypatch, 3)
   assert resuming.newest_whole(run) == 1
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '3']
 
 
 def test_steps_before_those_that_cannot_be_read_are_looked_at(run, monkeypatch):
   shutil.copytree(checkpoint.folder(run, 2), checkpoint.folder(run, 3))
-  digest = hashlib.file_digest
-
-  def read(file, kind):
-    if '/1/' not in file.name:
-      raise OSError(errno.EIO, os.strerror(errno.EIO))
-    return digest(file, kind)
-
-  monkeypatch.setattr(hashes, 'PATIENCE', 0)
-  monkeypatch.setattr(hashlib, 'file_digest', read)
+  break_disk(monkeypatch, 2, 3)
   assert resuming.newest_whole(run) == 1
   assert sorted(os.listdir(run / checkpoint.DAMAGED)) == ['2', '3']
 
