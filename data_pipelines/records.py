@@ -147,21 +147,16 @@ class Source:
       raise DataError(f'{self.directory}: no split {self.split!r} (there are: {known})')
     self.fingerprints = dict(builder.info.metadata)
     self.assets.refuse_mismatch(self.fingerprints, str(self.directory))
-    self._records = builder.as_data_source(self.split)
-    # Without keys, and read faster.
     self.documents = access.Documents(self.directory, builder, self.split)
 
   def __len__(self) -> int:
-    return len(self._records)
+    return len(self.documents)
 
   def __getitem__(self, index: int) -> Record:
     """Record `index`; raises DataError, naming it, if it cannot be read."""
-    if index >= len(self):
-      raise IndexError(index)
+    document, key, about = self.documents.whole(index)
     with access.naming(self.directory, self.split, index):
-      raw = self._records[int(index)]
-      document = chat.Document(raw['tokens'], raw['targets'], raw['spans'].reshape(-1, 2))
-      return Record(_bytes(raw['key']).decode(), document, json.loads(_bytes(raw['about'])))
+      return Record(key.decode(), document, json.loads(about))
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -241,7 +236,3 @@ class Shapes(NamedTuple):
   lengths: np.ndarray
   last_start: np.ndarray
   last_codes: np.ndarray
-
-
-def _bytes(value: bytes | str) -> bytes:
-  return value if isinstance(value, bytes) else value.encode()

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 
 from data_pipelines import records, shards
 from data_pipelines.records import DataError, Record, Source
@@ -110,16 +111,35 @@ def test_a_record_that_cannot_be_read_is_named(toy_data, tmp_path):
       way[len(source)]
 
 
-def test_documents_are_those_of_the_records(source):
+def test_records_are_those_that_tfds_reads(source):
   copied = pickle.loads(pickle.dumps(source.documents))
-  assert len(copied) == len(source)
-  for index in range(len(source)):
-    for mine, also, wanted in zip(
-      source.documents[index], copied[index], source[index].document
-    ):
-      assert mine.dtype == wanted.dtype
-      np.testing.assert_array_equal(mine, wanted)
-      np.testing.assert_array_equal(also, wanted)
+  theirs = shards.opened(source.directory).as_data_source('train')
+  assert len(copied) == len(source) == len(theirs)
+  for index, raw in enumerate(theirs):
+    wanted = chat.Document(raw['tokens'], raw['targets'], raw['spans'])
+    assert source[index].key.encode() == raw['key']
+    assert source[index].about == json.loads(raw['about'])
+    for document in (source.documents[index], copied[index], source[index].document):
+      for mine, want in zip(document, wanted):
+        assert mine.dtype == want.dtype
+        np.testing.assert_array_equal(mine, want)
+
+
+@pytest.mark.parametrize('lack', ['tokens', 'targets', 'key', 'about'])
+def test_a_record_that_lacks_a_feature_is_named(toy_data, documents, tmp_path, lack):
+  data = tmp_path / 'data'
+  shutil.copytree(toy_data, data)
+  (path,) = shards.records_folder(data).glob('records-train*')
+  written = shards.serialize(records.values(Record('r', documents[0], {})))
+  writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+  writer.write(written.replace(lack.encode(), lack.title().encode()))
+  writer.close()
+  source = Source(data, 'train')
+  with pytest.raises(DataError, match="record 0 of split 'train' cannot be read"):
+    source[0]
+  if lack in chat.Document._fields:
+    with pytest.raises(DataError, match="record 0 of split 'train' cannot be read"):
+      source.documents[0]
 
 
 def test_shapes_tell_what_planning_needs(source):
