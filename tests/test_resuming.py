@@ -1,5 +1,6 @@
 """What a run that goes on may find changed."""
 
+import importlib.metadata
 import json
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_what_differs_is_shown_with_both_values(run, caplog):
   lines = [line.strip() for line in caplog.text.splitlines() if '->' in line]
   assert sorted(line.split(':')[0].replace('.', '__') for line in lines) == sorted(HARMLESS)
   assert 'train.steps: 1000 -> 9' in lines and 'data.directory:  -> moved' in lines
+
+
+def test_other_versions_of_libraries_are_shown_and_go_on(run, caplog, monkeypatch):
+  monkeypatch.setattr(importlib.metadata, 'version', lambda name: f'{name} of tomorrow')
+  with caplog.at_level('INFO', logger='absl'):
+    start(run)
+  assert f'libraries.numpy: {np.__version__} -> numpy of tomorrow' in caplog.text
 
 
 @pytest.mark.parametrize(

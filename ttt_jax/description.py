@@ -1,12 +1,14 @@
 """What the folder of a run says of itself: its settings, what they stand for, its assets.
 
     config.json            settings, fingerprints of the vocabulary and the data sets, and the
-                           version of what packed rows
+                           versions of what packed rows and of libraries
     assets/                vocabulary, tokenizer, codec, prompts
 
 With checkpoints beside them, that is all that is needed to use a model.
 """
 
+import contextlib
+import importlib.metadata
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -20,6 +22,9 @@ from ttt_jax import config as config_lib
 
 FILE = 'config.json'
 
+# Those on which it depends what is trained; numpy draws the order of records.
+_LIBRARIES = ('jax', 'jaxlib', 'libtpu', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
 
 def of(
   config: config_lib.Config, vocabulary: str, records: Sequence[str] = (), packing: int = 0
@@ -32,8 +37,22 @@ def of(
     records: fingerprints of the data sets; none where nothing is trained.
     packing: version of the algorithm that makes rows of them; 0 where nothing is trained.
   """
-  of_data = {'records': list(records), 'packing': packing}
-  return {'config': config.to_dict(), 'vocabulary': vocabulary, **of_data}
+  return {
+    'config': config.to_dict(),
+    'vocabulary': vocabulary,
+    'records': list(records),
+    'packing': packing,
+    'libraries': _versions(),
+  }
+
+
+def _versions() -> dict[str, str]:
+  """Of the libraries that are installed."""
+  versions = {}
+  for name in _LIBRARIES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions[name] = importlib.metadata.version(name)
+  return versions
 
 
 def write(workdir: str | pathlib.Path, described: dict, assets: assets_lib.Assets) -> None:
@@ -72,8 +91,10 @@ def read(workdir: str | pathlib.Path) -> dict:
   if not path.exists() and (saved := checkpoint.steps(workdir)):  # each of which has a copy
     path = checkpoint.folder(workdir, saved[-1]) / 'metadata' / 'metadata'
   try:
-    said = {'packing': 0} | json_file.read(path)  # what others described may leave it out
-    kinds = {'config': dict, 'vocabulary': str, 'records': list, 'packing': int}
+    # What others described may leave some of it out.
+    said = {'packing': 0, 'libraries': {}} | json_file.read(path)
+    kinds = {'config': dict, 'vocabulary': str, 'records': list}
+    kinds |= {'packing': int, 'libraries': dict}
     if not all(isinstance(said[name], kind) for name, kind in kinds.items()):
       raise ValueError(f'it needs {", ".join(kinds)}')
     return {name: said[name] for name in kinds}

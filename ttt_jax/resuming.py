@@ -12,15 +12,14 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ttt_jax import checkpoint, description, errors
+from ttt_jax import checkpoint, description, errors, together
 from ttt_jax import config as config_lib
 
 # What may change from one start of a run to the next without changing what it learns from, or
 # what it is: where data lie, who makes batches, how the model is computed.
+_OF_MACHINES = ('data.directory', 'data.threads', 'data.workers')  # may be others on each
 _FREE = (
-  'data.directory',
-  'data.threads',
-  'data.workers',
+  *_OF_MACHINES,
   *(f'model.{key}' for key in config_lib.HOW_COMPUTED),
 )
 _FIXED = (
@@ -35,14 +34,37 @@ class AnotherRunError(checkpoint.CheckpointError):
   exit_code = errors.FINAL
 
 
+def refuse_disagreement(described: dict) -> None:
+  """Refuses processes that would train something else than the first one; all call it.
+
+  Their programs have the same shapes, so that nothing would fail: parameters would drift
+  apart, and a batch have rows of several plans.
+
+  Args:
+    described: the run as this process would train it, as `description.of` gives it.
+
+  Raises:
+    ConfigError: this process has other settings, data or libraries than the first one.
+  """
+  mine = {name: each for name, each in _flat(described) if name not in _OF_MACHINES}
+  differ = list(_differences(together.of_first(mine), mine))
+  if differ:
+    said = ', '.join(f'{name} {now} (there {was})' for name, was, now in differ)
+    raise config_lib.ConfigError(
+      f'unlike process 0, this one has {said}: start all with the same flags, data sets and '
+      'libraries'
+    )
+
+
 def refuse_another(
   workdir: str | pathlib.Path, described: dict, allowed: Sequence[str] = ()
 ) -> None:
   """Shows which settings differ from those of the run in a folder, and refuses another run.
 
   What may change from one start of a run to the next is how long it trains, how it is
-  computed and laid on devices, how it decodes, the rates of its optimizer, and the weights
-  of its data sets in the steps to come. All else makes other batches or another network.
+  computed and laid on devices and by which libraries, how it decodes, the rates of its
+  optimizer, and the weights of its data sets in the steps to come. All else makes other
+  batches or another network.
 
   Args:
     workdir: folder of the run.
@@ -64,7 +86,7 @@ def refuse_another(
       raise config_lib.ConfigError(f'--allow: no setting {name}{errors.nearest(name, known)}')
   if not pathlib.Path(workdir, description.FILE).exists() and not checkpoint.steps(workdir):
     return
-  differ = list(_differences(description.read(workdir), described))
+  differ = list(_differences(*map(dict, map(_flat, (description.read(workdir), described)))))
   refused = [each for each in differ if _matters(workdir, *each) and each[0] not in allowed]
   if differ:
     lines = [f'  {name}: {was} -> {now}' for name, was, now in differ]
@@ -206,9 +228,8 @@ def set_aside(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
   return target
 
 
-def _differences(old: dict, new: dict) -> Iterator[tuple[str, Any, Any]]:
-  """Settings that differ, by dotted name: name, old value, new value."""
-  was, now = dict(_flat(old)), dict(_flat(new))
+def _differences(was: dict, now: dict) -> Iterator[tuple[str, Any, Any]]:
+  """What differs between two descriptions by dotted name: name, old value, new value."""
   for name in dict.fromkeys([*was, *now]):
     if was.get(name) != now.get(name):
       yield name, was.get(name), now.get(name)

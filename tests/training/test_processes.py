@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
+from ttt_jax import errors
+
 SCRIPT = """
 import sys, jax, numpy as np
-from ttt_jax import batch, checkpoint, config, sharding
+from ttt_jax import batch, config, errors, resuming, sharding, together
 from ttt_jax.training import place
 port, number, said, *folders = sys.argv[1:]
 sys.stdout = open(said, 'w')  # what Gloo prints goes to the other one
@@ -27,11 +29,18 @@ print(all(
   np.array_equal(shard.data, right[shard.index])
   for array, right in zip(put, every) for shard in array.addressable_shards
 ))
+for rate, records in ((0.1, 'ab'), (0.1 + int(number), 'a' + number)):
+  settings = {'optimizer': {'learning_rate': rate}, 'data': {'directory': number}}
+  about = {'config': settings, 'records': records}
+  try:
+    print(together.checked(lambda: resuming.refuse_disagreement(about)))
+  except errors.UserError as error:
+    print(error.exit_code, error)
 for folder in folders:
   try:
     place.refuse_unshared(folder, patience=0.2)
     print('shared')
-  except checkpoint.CheckpointError as error:
+  except errors.UserError as error:
     print(error)
 """
 
@@ -64,12 +73,19 @@ def test_two_processes_share_slices_rows_and_a_folder_but_no_other(both, tmp_pat
   first = (tmp_path / 'a' / 'run', tmp_path / 'mine', tmp_path / 'file' / 'run')
   second = (first[0], tmp_path / 'yours', first[2])
   said = both(first, second)
-  for number, (*slices, rows, right, shared, private, unwritable) in enumerate(said):
+  for number, (*slices, rows, right, agreed, other, shared, private, unwritable) in enumerate(
+    said
+  ):
     folders = (first, second)[number]
     assert slices == ['{0}', '{1}'] and shared == 'shared'
     wanted = [row for row in range(32) if row // 4 % 2 == number]
     assert rows == str(wanted) and right == 'True'
+    # Each may have its copy of the data set; all else is the same, or both tell what is not.
+    assert agreed == 'None'
+    assert other.startswith(f'{errors.FINAL} {"" if number else "process 1: "}unlike process 0')
+    assert 'has records a1 (there a0), optimizer.learning_rate 1.1 (there 0.1):' in other
+    assert 'directory' not in other
     assert f'{folders[1]} is not one folder' in private and 'processes [1] do not' in private
     assert f'cannot write to {folders[2]}' in unwritable
-  assert 'Not a directory' in said[0][-1] and 'process 0 tells why' in said[1][-1]
+  assert said[1][-1] == f'process 0: {said[0][-1]}' and 'Not a directory' in said[1][-1]
   assert not list(tmp_path.glob('**/.shared-*'))

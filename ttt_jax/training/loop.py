@@ -15,7 +15,15 @@ from jax.sharding import Mesh
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import batch as batch_lib
-from ttt_jax import checkpoint, description, json_lines, parameters, resuming, sharding
+from ttt_jax import (
+  checkpoint,
+  description,
+  json_lines,
+  parameters,
+  resuming,
+  sharding,
+  together,
+)
 from ttt_jax import config as config_lib
 from ttt_jax.training import clock as clock_lib
 from ttt_jax.training import (
@@ -107,17 +115,20 @@ def train(
   Raises:
     CheckpointError: `workdir` holds another kind of run, cannot be written, is not one folder
       for all processes, or another run trains there; or its disk is full at the end.
-    ConfigError: the mesh does not fit the devices, the model or the batch.
+    ConfigError: the mesh does not fit the devices, the model or the batch; or this process
+      has other settings, data or libraries than the first one.
+    ElsewhereError: one of these, in another process.
     DivergedError: too many updates had to be skipped.
     Stopped: SIGTERM came; what was done is saved, and there is more to do.
   """
   clock, assets = clock_lib.Clock(), feed.assets
   made_of = feed.fingerprints, feed.packing
   about = description.of(config, assets.vocabulary.fingerprint, *made_of)
-  resuming.refuse_another(workdir, about, allowed)
   with contextlib.ExitStack() as stack:
     watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
     stack.enter_context(watch)
+    together.checked(lambda: resuming.refuse_disagreement(about))
+    together.checked(lambda: resuming.refuse_another(workdir, about, allowed))
     mesh = sharding.make_mesh(config.mesh)
     own = sharding.rows_of_process(mesh, config.data.batch_size)
     program = program_lib.assemble(config, assets.vocabulary, mesh)
@@ -169,7 +180,7 @@ def _opened(
   kept = config.train.keep, config.train.keep_every
   opened = checkpoint.opened(workdir, *kept, patience=config.guard.hang)
   checkpoints = stack.enter_context(opened)
-  resuming.wait_for(checkpoints, done)
+  together.checked(lambda: resuming.wait_for(checkpoints, done))
   return checkpoints, done
 
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import jax
@@ -15,10 +15,9 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ttt_jax import checkpoint
+from ttt_jax import checkpoint, together
 
 LOCK = '.lock'
-_FREE, _TAKEN = range(2)
 _LOCAL = {'nolock', 'local_lock=all', 'local_lock=flock'}  # options of NFS
 
 
@@ -33,20 +32,14 @@ def refuse_unshared(workdir: str | pathlib.Path, patience: float = 60) -> None:
       networks take their time.
 
   Raises:
-    CheckpointError: in all processes, if the first one cannot write there, or some do not see
-      what it writes.
+    CheckpointError: the first process cannot write there (`ElsewhereError` in the others), or
+      some do not see what it writes (in all).
   """
   if jax.process_count() == 1:
     return
   token = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31))
-  mark, wrong = pathlib.Path(workdir, f'.shared-{token}'), None
-  if jax.process_index() == 0:
-    try:
-      mark.parent.mkdir(parents=True, exist_ok=True)
-      mark.touch()
-    except OSError as error:
-      wrong = error
-  _refuse_unwritten(workdir, wrong)
+  mark = pathlib.Path(workdir, f'.shared-{token}')
+  together.checked(lambda: _by_first(workdir, mark.touch))
   end = time.monotonic() + patience
   while not (found := mark.exists()) and time.monotonic() < end:
     time.sleep(0.1)
@@ -72,32 +65,37 @@ def alone(workdir: str | pathlib.Path, patience: float) -> Iterator[None]:
     patience: seconds in which another run may end.
 
   Raises:
-    CheckpointError: in all processes, if another run holds it still, or it cannot be written.
+    CheckpointError: another run holds it still, or it cannot be written; in the first process,
+      and `ElsewhereError` in the others.
   """
   with contextlib.ExitStack() as stack:
-    state, wrong = _FREE, None
-    if jax.process_index() == 0:
-      try:
-        path = pathlib.Path(workdir, LOCK)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = _FREE if _held(stack.enter_context(path.open('a+')), patience) else _TAKEN
-      except OSError as error:
-        wrong = error
-    _refuse_unwritten(workdir, wrong)
-    if int(multihost_utils.broadcast_one_to_all(np.array(state))) == _TAKEN:
-      raise checkpoint.CheckpointError(
-        f'{workdir}: another run trains here (its process and machine stand in '
-        f'{pathlib.Path(workdir, LOCK)}). Stop it, or use another folder. If that machine is '
-        'gone for good and its storage keeps the lock, delete this file'
-      )
+
+    def hold() -> None:
+      path = pathlib.Path(workdir, LOCK)
+      if not _held(stack.enter_context(path.open('a+')), patience):
+        raise checkpoint.CheckpointError(
+          f'{workdir}: another run trains here (its process and machine stand in {path}). Stop '
+          'it, or use another folder. If that machine is gone for good and its storage keeps '
+          'the lock, delete this file'
+        )
+
+    together.checked(lambda: _by_first(workdir, hold))
     yield
 
 
-def _refuse_unwritten(workdir: str | pathlib.Path, wrong: OSError | None) -> None:
-  """Tells all processes that the first one could not write."""
-  if multihost_utils.broadcast_one_to_all(np.array(wrong is not None)):
-    reason = wrong or 'process 0 tells why'
-    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {reason}') from wrong
+def _by_first(workdir: str | pathlib.Path, act: Callable[[], None]) -> None:
+  """Makes a folder and does something in it, in the first process.
+
+  Raises:
+    CheckpointError: it cannot be written.
+  """
+  if jax.process_index() != 0:
+    return
+  try:
+    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    act()
+  except OSError as error:
+    raise checkpoint.CheckpointError(f'cannot write to {workdir}: {error}') from error
 
 
 def _held(file: IO[str], patience: float) -> bool:
