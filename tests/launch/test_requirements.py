@@ -1,4 +1,4 @@
-"""What is installed: bounds in setup.py, and the lock of the quickstart."""
+"""What is installed: bounds in setup.py, and the locks of the quickstart and of pods."""
 
 import pathlib
 import re
@@ -9,7 +9,7 @@ import setuptools
 from packaging import requirements, utils, version
 
 ROOT = pathlib.Path(__file__).parents[2]
-LOCK = ROOT / 'launch/speech.lock'
+LOCKS = {'speech': ['linux', 'darwin'], 'tpu': ['linux']}  # extras, and where they are for
 
 
 @pytest.fixture(scope='module')
@@ -22,10 +22,9 @@ def setup():
   return found
 
 
-@pytest.fixture(scope='module')
-def locked():
-  """The lock's entries: requirement, and how many hashes it has."""
-  text = LOCK.read_text(encoding='utf-8').replace('\\\n', ' ')
+def locked(extra):
+  """The entries of a lock: requirement, and how many hashes it has."""
+  text = (ROOT / f'launch/{extra}.lock').read_text(encoding='utf-8').replace('\\\n', ' ')
   lines = [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
   entries = [re.split(r'\s+--hash=', line) for line in lines]
   assert all(re.fullmatch(r'sha256:[0-9a-f]{64}', h.strip()) for e in entries for h in e[1:])
@@ -46,16 +45,18 @@ def test_what_plans_need_is_an_extra_that_tests_have_too(setup):
   )
 
 
-def test_the_lock_has_hashes_and_names_no_place(locked):
-  assert all(hashes and not entry.url for entry, hashes in locked)
-  assert 'http' not in LOCK.read_text(encoding='utf-8').replace('httpx', '').replace(
-    'httpcore', ''
-  )
+@pytest.mark.parametrize('extra', LOCKS)
+def test_a_lock_has_hashes_and_names_no_place(extra):
+  assert all(hashes and not entry.url for entry, hashes in locked(extra))
+  text = (ROOT / f'launch/{extra}.lock').read_text(encoding='utf-8')
+  assert 'http' not in text.replace('httpx', '').replace('httpcore', '')
 
 
 @pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
-@pytest.mark.parametrize('system', ['linux', 'darwin'])
-def test_the_lock_has_what_the_quickstart_needs_once(setup, locked, python, system):
+@pytest.mark.parametrize(
+  'extra,system', [(extra, system) for extra, systems in LOCKS.items() for system in systems]
+)
+def test_a_lock_has_what_is_needed_once(setup, python, extra, system):
   machine = {'linux': 'x86_64', 'darwin': 'arm64'}[system]
   place = {
     'python_version': python,
@@ -67,13 +68,13 @@ def test_the_lock_has_what_the_quickstart_needs_once(setup, locked, python, syst
     'platform_python_implementation': 'CPython',
   }
   pinned = {}
-  for entry, _ in locked:
+  for entry, _ in locked(extra):
     if entry.marker is None or entry.marker.evaluate(place):
       name = utils.canonicalize_name(entry.name)
       assert name not in pinned
       (pin,) = entry.specifier
       assert pin.operator == '=='
       pinned[name] = version.Version(pin.version)
-  for text in setup['install_requires'] + setup['extras_require']['speech']:
+  for text in setup['install_requires'] + setup['extras_require'][extra]:
     wanted = requirements.Requirement(text)
     assert pinned[utils.canonicalize_name(wanted.name)] in wanted.specifier, text
