@@ -43,6 +43,8 @@ def test_missing_key_is_named():
     ('train.steps', 0),
     ('train.steps', '10'),
     ('train.steps', True),
+    ('train.keep_every', -100),
+    ('train.keep_every', 150),
     ('data.weights', (1.0, 2.0)),
     ('data.weights', '1.0'),
     ('data.weights', (0.0, 0.0, 0.0)),

@@ -241,7 +241,10 @@ class Train:
     checks.positive(
       'train', self, 'steps', 'accumulate', 'log_every', 'checkpoint_every', 'keep'
     )
-    checks.require(self.keep_every >= 0, 'train.keep_every', self.keep_every, 'at least 0')
+    # Others would be kept where both fall together, which may be far apart.
+    kept = self.keep_every >= 0 and self.keep_every % self.checkpoint_every == 0
+    what = f'0, or a multiple of train.checkpoint_every={self.checkpoint_every}'
+    checks.require(kept, 'train.keep_every', self.keep_every, what)
     try:
       re.compile(self.freeze)
     except (re.error, OverflowError, RecursionError) as error:

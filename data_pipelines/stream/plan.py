@@ -226,14 +226,27 @@ class Plan:
       return window, row - starts[window]
 
   def window(self, number: int) -> Window:
-    """The rows of a window."""
+    """The rows of a window.
+
+    Raises:
+      DataError: they are not as many as were counted.
+    """
     with self._lock:
-      while len(self._course.starts) <= number:
-        self.locate(self._course.starts[-1])
+      starts = self._course.starts
+      while len(starts) <= number + 1:
+        self.locate(starts[-1])
       if number not in self._windows:
         if len(self._windows) > 3:
           self._windows.pop(next(iter(self._windows)))
-        self._windows[number] = self._make(number, self._course)
+        made, counted = self._make(number, self._course), starts[number + 1] - starts[number]
+        if len(made) != counted:  # rows of other windows would be left out, or come again
+          raise records.DataError(
+            f'{self._directory}/cache: window {number} of the stream was counted to have '
+            f'{counted} rows, but has {len(made)}. Was it counted with another version of '
+            "numpy? Go on with the version that the run's config.json names; for a new run, "
+            'delete the folder'
+          )
+        self._windows[number] = made
       return self._windows[number]
 
   def records(self, row: int) -> list[tuple[int, int]]:

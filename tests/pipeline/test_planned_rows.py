@@ -175,7 +175,10 @@ def test_numbers_of_rows_are_kept_and_damaged_files_made_again(folder):
   (path,) = set((folder / 'cache').glob('plan-*.npz')) - known
   stored = np.load(path)['rows']
   np.savez(path, rows=np.ones_like(stored))
-  assert plan_of(folder, [37], seed=5).locate(5) == (5, 0)
+  wrong = plan_of(folder, [37], seed=5)
+  assert wrong.locate(5) == (5, 0)
+  with pytest.raises(records.DataError, match='window 5 .* to have 1 rows, but has [2-9]'):
+    wrong.window(5)
   path.write_bytes(b'damaged')
   assert plan_of(folder, [37], seed=5).locate(100) == wanted
 

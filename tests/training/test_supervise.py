@@ -140,6 +140,29 @@ def test_a_run_that_does_not_hear_sigterm_is_killed_when_its_time_is_up(tmp_path
   teller.join()
 
 
+def test_a_run_does_not_begin_anew_where_its_folder_has_gone(tmp_path, caplog, monkeypatch):
+  folder, away = tmp_path / 'run', tmp_path / 'away'
+  folder.mkdir()
+  listed, looks = checkpoint.steps, []
+
+  def steps(workdir):
+    """At the second look storage goes, at the fourth it comes back."""
+    found = listed(workdir)
+    looks.append(found)
+    if len(looks) == 2:
+      folder.rename(away)
+      folder.mkdir()
+    if len(looks) == 4:
+      folder.rmdir()
+      away.rename(folder)
+    return found
+
+  monkeypatch.setattr(checkpoint, 'steps', steps)
+  assert run(folder, (3, 'kill'), (9, 0), failures=9) == 0
+  assert looks == [[], [3], [], []] and starts(folder) == 2
+  assert caplog.text.count('is its storage mounted?') == 2
+
+
 def test_storage_and_a_system_that_fail_for_a_while_are_failures_of_the_run(
   tmp_path, monkeypatch, caplog
 ):

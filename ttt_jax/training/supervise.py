@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -13,13 +14,14 @@ from typing import BinaryIO
 
 from absl import logging
 
-from ttt_jax import checkpoint, errors
+from ttt_jax import checkpoint, description, errors
 from ttt_jax import config as config_lib
 from ttt_jax.training import stopping, watchdog
 
 _MOST = 64  # times the first wait that a wait is at most
 _PARTING = 5.0  # seconds in which processes that are left behind may end
 _NOT_STARTED = 126  # as a shell has it
+_GONE = '{}: the run has gone from this folder; is its storage mounted?'
 _TIDIED = 'resource_tracker'  # of multiprocessing
 # Stacks follow; a bar of progress, which ends no line, may go before.
 _FATAL = re.compile(r'\b(F\d{4} \d\d:|Fatal Python error).*')
@@ -34,7 +36,9 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
   """Runs `command` until it is done.
 
   When it fails it is started again, after a wait that doubles each time. Progress is a
-  checkpoint with a higher step than all before; after it, counting begins anew. SIGTERM and
+  checkpoint with a higher step than all before; after it, counting begins anew. Where there
+  was one and the folder holds no run any more, it is not started: it would begin anew, in a
+  folder on which storage was mounted. SIGTERM and
   Ctrl-C are passed on as SIGTERM, and then the command is not started again.
 
   Args:
@@ -54,7 +58,8 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
   best, failures, moved = _newest(workdir), 0, False
   with runner.forwarding():
     while True:
-      code, why = runner.run()
+      gone = best >= 0 and not _is_there(workdir)
+      code, why = (_NOT_STARTED, _GONE.format(workdir)) if gone else runner.run()
       if code == 0 or runner.told.is_set():
         return code if code >= 0 else 128 - code  # by a signal, before it could handle one
       step = _newest(workdir)
@@ -82,6 +87,12 @@ def _newest(workdir: str) -> int:
   except checkpoint.CheckpointError as error:
     logging.error('%s', error)
     return -1
+
+
+def _is_there(workdir: str) -> bool:
+  """Whether a folder holds what is left of a run."""
+  left = (description.FILE, checkpoint.DIRECTORY, checkpoint.DAMAGED)
+  return any(pathlib.Path(workdir, name).exists() for name in left)
 
 
 def end_with_input() -> None:
