@@ -30,6 +30,7 @@ def _data() -> ml_collections.ConfigDict:
   d = ml_collections.ConfigDict()
   # Data set of records, as the builders write it, or several with commas between; needed.
   d.directory = ''
+  d.cache = ''  # folder for what is computed of the data sets; '': in each of them
   d.split = 'train'
   # Shares of records that several data sets have, such as (3.0, 1.0). (): in proportion to
   # size^(1 / temperature); with temperature 1.0 each record comes once an epoch.

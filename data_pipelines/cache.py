@@ -22,7 +22,7 @@ def cached(
   make: Callable[[], Arrays],
   fits: Callable[[Arrays], bool],
 ) -> Arrays:
-  """The arrays that `make` returns, from `directory`/cache where they were kept before.
+  """The arrays that `make` returns, from `directory` where they were kept before.
 
   Args:
     directory: where to keep them; if it cannot be written, they are made each time.
@@ -32,7 +32,7 @@ def cached(
     fits: whether arrays are such as `make` computes; others are damaged.
   """
   key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-  path = pathlib.Path(directory, 'cache', f'{name}-{key}.npz')
+  path = pathlib.Path(directory, f'{name}-{key}.npz')
   try:
     if path.exists():
       if fits(found := arrays_lib.read(path)):
@@ -51,5 +51,9 @@ def cached(
     finally:
       partial.unlink(missing_ok=True)
   except OSError as error:
-    logging.warning('cannot keep %s: %s', path, error)
+    logging.warning(
+      'cannot keep %s: %s; without it each start makes it anew: name another folder by '
+      '--config.data.cache',
+      *(path, error),
+    )
   return arrays

@@ -120,14 +120,20 @@ def _checked(
 class Source:
   """One split of a data set: random access to records, and what planning needs of them."""
 
-  def __init__(self, directory: str | pathlib.Path, split: str):
+  def __init__(self, directory: str | pathlib.Path, split: str, cache: str = ''):
     """Opens `split` of the data set in `directory`.
+
+    Args:
+      directory: of the data set.
+      split: its name.
+      cache: folder for what is computed of records; by default `cache` in `directory`.
 
     Raises:
       DataError: there is no such data set or split, or a file of it is damaged.
       AssetError: its ids were made by another vocabulary or codec than lies beside it.
     """
     self.directory, self.split = pathlib.Path(directory), split
+    self.cache = pathlib.Path(cache or self.directory / 'cache')
     if not (self.directory / shards.CONTENT).exists():
       raise DataError(f'{self.directory}: no data set of records here')
     self.assets = assets_lib.load(self.directory / assets_lib.DIRECTORY)
@@ -178,7 +184,7 @@ class Source:
 
   @functools.cached_property
   def shapes(self) -> 'Shapes':
-    """Lengths and last response spans of all records; cached beside them."""
+    """Lengths and last response spans of all records; cached."""
 
     def fits(arrays: cache.Arrays) -> bool:
       return arrays.keys() == set(Shapes._fields) and all(
@@ -187,7 +193,7 @@ class Source:
 
     depends = [self.fingerprint]
     arrays = cache.cached(
-      self.directory, 'shapes', depends, lambda: self._measure()._asdict(), fits
+      self.cache, 'shapes', depends, lambda: self._measure()._asdict(), fits
     )
     return Shapes(**arrays)
 
@@ -211,7 +217,7 @@ class Source:
       return pairs.shape == (len(self), 2) and pairs.dtype == np.int64
 
     depends = [self.fingerprint, block]
-    return cache.cached(self.directory, 'copied', depends, measure, fits)['copied']
+    return cache.cached(self.cache, 'copied', depends, measure, fits)['copied']
 
   def _measure(self) -> 'Shapes':
     rows = []

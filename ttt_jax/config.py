@@ -20,6 +20,7 @@ class Data:
   """Where records come from, and how rows are made of them."""
 
   directory: str
+  cache: str
   split: str
   weights: tuple[float, ...]
   temperature: float

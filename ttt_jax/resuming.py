@@ -17,7 +17,8 @@ from ttt_jax import config as config_lib
 
 # What may change from one start of a run to the next without changing what it learns from, or
 # what it is: where data lie, who makes batches, how the model is computed.
-_OF_MACHINES = ('data.directory', 'data.threads', 'data.workers')  # may be others on each
+# They may be others on each machine.
+_OF_MACHINES = ('data.directory', 'data.cache', 'data.threads', 'data.workers')
 _FREE = (
   *_OF_MACHINES,
   *(f'model.{key}' for key in config_lib.HOW_COMPUTED),

@@ -26,7 +26,9 @@ def open_all(data: config_lib.Data) -> list[records.Source]:
   """
   what = 'the folder of a data set, or several with commas between'
   checks.require(bool(data.directories), 'data.directory', data.directory, what)
-  sources = [records.Source(directory, data.split) for directory in data.directories]
+  sources = [
+    records.Source(directory, data.split, data.cache) for directory in data.directories
+  ]
   first = sources[0]
   for other in sources[1:]:
     for part, wanted in first.fingerprints.items():

@@ -200,7 +200,7 @@ class Plan:
     self._shares = mixture.shares(data, sizes)
     self._course = mixture.Course(self.window_size, self._shares, changes)
     self._capacity, self._seed = data.row_length, seed
-    self._directory = sources[0].directory
+    self._cache = sources[0].cache
     self._depends = [packing.VERSION, [source.fingerprint for source in sources], seed]
     self._depends += [data.row_length, self.window_size]
     self._depends += [objective.sst, objective.sst_range, objective.sst_above]
@@ -241,7 +241,7 @@ class Plan:
         made, counted = self._make(number, self._course), starts[number + 1] - starts[number]
         if len(made) != counted:  # rows of other windows would be left out, or come again
           raise records.DataError(
-            f'{self._directory}/cache: window {number} of the stream was counted to have '
+            f'{self._cache}: window {number} of the stream was counted to have '
             f'{counted} rows, but has {len(made)}. Was it counted with another version of '
             "numpy? Go on with the version that the run's config.json names; for a new run, "
             'delete the folder'
@@ -290,7 +290,7 @@ class Plan:
       return rows.shape == (_CHUNK,) and rows.dtype == np.int32 and bool((rows > 0).all())
 
     depends = [*self._depends, *self._course.depends(_CHUNK)]
-    return cache.cached(self._directory, 'plan', depends, count, fits)['rows']
+    return cache.cached(self._cache, 'plan', depends, count, fits)['rows']
 
   def _make(self, number: int, course: mixture.Course) -> Window:
     begin, end = course.counts(number), course.counts(number + 1)

@@ -41,6 +41,7 @@ class Rows:
       DataError: none of the records of a data set fits into a row.
     """
     self.plan = plan_lib.Plan(sources, data, mask_config, objective, seed)
+    self._kept = ', '.join(dict.fromkeys(str(source.cache) for source in sources))
     self._documents = [source.documents for source in sources]
     self._vocabulary = sources[0].assets.vocabulary
     self._data, self._mask, self._objective = data, mask_config, objective
@@ -57,8 +58,7 @@ class Rows:
     laid = [self.lay(document, draws) for document, draws in self.read(index)]
     if sum(len(each.inputs) for each in laid) > self._data.row_length:
       raise records.DataError(
-        f'row {index}: its records are longer than the folders `cache` of the data sets say: '
-        'delete these'
+        f'row {index}: its records are longer than {self._kept} says: delete it'
       )
     return pack(laid, self._data.row_length, self._objective)
 

@@ -38,6 +38,7 @@ def test_a_full_disk_keeps_nothing_of_it(tmp_path, monkeypatch, caplog):
     raise OSError(errno.ENOSPC, 'full')
 
   monkeypatch.setattr(np, 'savez', fill)
-  found = cache.cached(tmp_path, 'n', [], lambda: {'a': np.arange(3)}, lambda arrays: True)
+  folder = tmp_path / 'cache'
+  found = cache.cached(folder, 'n', [], lambda: {'a': np.arange(3)}, lambda arrays: True)
   np.testing.assert_array_equal(found['a'], range(3))
-  assert os.listdir(tmp_path / 'cache') == [] and 'cannot keep' in caplog.text
+  assert os.listdir(folder) == [] and 'cannot keep' in caplog.text

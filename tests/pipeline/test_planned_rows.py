@@ -32,7 +32,11 @@ def sources_of(folder, sizes, row_length=64):
     shapes = records.Shapes(lengths, lengths - 18, codes)
     made.append(
       types.SimpleNamespace(
-        shapes=shapes, directory=folder, split='train', fingerprint=f'{number}-{size}'
+        shapes=shapes,
+        directory=folder,
+        cache=folder / 'cache',
+        split='train',
+        fingerprint=f'{number}-{size}',
       )
     )
   return made

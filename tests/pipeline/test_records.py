@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 from array_record.python import array_record_module
+from conftest import make_config
 
 from data_pipelines import records, shards
 from data_pipelines.records import DataError, Record, Source
+from data_pipelines.stream import mixture
 from ttt_jax import assets as assets_lib
 from ttt_jax import chat, folders
 
@@ -219,6 +221,18 @@ def test_an_unwritable_cache_only_warns(assets, documents, tmp_path):
   write(tmp_path / 'data', assets, documents[:3])
   (tmp_path / 'data' / 'cache').write_text('in the way')
   assert len(Source(tmp_path / 'data', 'train').shapes.lengths) == 3
+
+
+def test_what_is_computed_of_a_data_set_can_lie_elsewhere(assets, documents, tmp_path):
+  write(tmp_path / 'data', assets, documents[:3])
+  places = {'data__directory': str(tmp_path / 'data'), 'data__cache': str(tmp_path / 'away')}
+  data = make_config(**places).data
+  (wanted,) = (source.shapes for source in mixture.open_all(data))
+  assert not (tmp_path / 'data' / 'cache').exists()
+  (kept,) = (tmp_path / 'away').iterdir()
+  np.savez(kept, **{name: part + 1 for name, part in wanted._asdict().items()})
+  (source,) = mixture.open_all(data)
+  np.testing.assert_array_equal(source.shapes.lengths, wanted.lengths + 1)
 
 
 def test_documents_of_no_audio_are_fine(assets, tmp_path):

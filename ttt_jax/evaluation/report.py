@@ -112,7 +112,7 @@ def _row(judged: evaluate.Judged) -> markup.Html:
   one, data = judged.candidates[0], judged.tasks[0].task.data[0]
   config = one.config
   try:
-    source = records.Source(data, config.data.split)
+    source = records.Source(data, config.data.split, config.data.cache)
     alone = config.data.alone(data)
     rows = rows_lib.Rows([source], alone, config.mask, config.objective, config.seed)
     return packed_row.picture(rows[0], one.assets.vocabulary)
