@@ -7,66 +7,17 @@ assistant says, and on everything of an interleaved text.
 """
 
 import functools
-import pathlib
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import records
-from ttt_jax import chat, json_file
+from ttt_jax import chat
 from ttt_jax import vocabulary as vocabulary_lib
 
 _MARK = re.compile(r'(<\|[a-z0-9_]+\|>)')
 _BROKEN = re.compile(r'<\|(?:audio_|begin_of_|end_of_).{,40}', re.DOTALL)  # as if it were one
 _ROLES = {'human': 'user', 'gpt': 'assistant'}
-
-
-def read(path: str | pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Names and contents of the records in a JSON list or a file of JSON lines.
-
-  Raises:
-    DataError: the file cannot be read, or a record is no object.
-  """
-  path = pathlib.Path(path)
-  number = 0
-  try:
-    with path.open('rb') as file:
-      whole = file.read(64).lstrip()[:1] == b'['
-      file.seek(0)
-      for content in json_file.parse(file.read()) if whole else _lines(file):
-        if not isinstance(content, dict):
-          raise ValueError(f'a record must be an object, not {content!r:.40}')
-        yield f'{path.name}:{number}', content
-        number += 1
-  except (OSError, ValueError) as error:
-    raise records.DataError(
-      f'{path}: record {number} cannot be read ({error}); the file must be a JSON list, or '
-      'have a JSON object on each line'
-    ) from error
-
-
-def _lines(file: Iterable[bytes]) -> Iterator[Any]:
-  """The values of JSON lines; only line feeds end one."""
-  return (json_file.parse(line) for line in file if line.strip())
-
-
-def document(name: str, content: dict[str, Any], template: chat.Template) -> chat.Document:
-  """A record as tokens.
-
-  Args:
-    name: of the record, for messages.
-    content: its JSON object.
-    template: of the vocabulary that has the audio tokens.
-
-  Raises:
-    DataError: as `compose`, with the name.
-  """
-  try:
-    return compose(content, template)
-  except ValueError as error:
-    raise records.DataError(f'{name}: {error}') from error
 
 
 def compose(content: dict[str, Any], template: chat.Template) -> chat.Document:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from target import Target, of_file
 
 from data_pipelines import items, records, shards
-from data_pipelines.converting import authors, clips, conversion, data_config
+from data_pipelines.converting import clips, conversion, data_config
 from data_pipelines.preparing import preparation
 from data_pipelines.reading import sources
 from ttt_jax import assets as assets_lib
@@ -117,18 +117,6 @@ def table(folder: pathlib.Path) -> Target:
     parquet.write_table(pyarrow.Table.from_pylist(rows), stream, compression='none')
     seeds.append(stream.getvalue())
   return _records(folder, 'r.parquet', *seeds)
-
-
-def authors_records(folder: pathlib.Path) -> Target:
-  path = folder / 'r.json'
-  path.write_bytes(_lines(THEIRS))
-  template = toys.assets().template
-
-  def read() -> None:
-    for name, content in authors.read(path):
-      authors.document(name, content, template)
-
-  return of_file(path, read, _list(THEIRS))
 
 
 def mixture(folder: pathlib.Path) -> Target:

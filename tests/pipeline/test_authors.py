@@ -1,9 +1,6 @@
-import json
-
 import numpy as np
 import pytest
 
-from data_pipelines import records
 from data_pipelines.converting import authors
 from ttt_jax import chat
 
@@ -24,7 +21,7 @@ def said(*roles):
 
 
 def test_a_conversation_is_what_the_template_makes_of_it(assets):
-  document = authors.document('a', CONVERSATION, assets.template)
+  document = authors.compose(CONVERSATION, assets.template)
   wanted = assets.template.document(
     [
       chat.Turn('system', ['speak']),
@@ -37,19 +34,19 @@ def test_a_conversation_is_what_the_template_makes_of_it(assets):
 
 
 def test_other_forms_say_the_same(assets):
-  wanted = authors.document('a', {'messages': CONVERSATION['messages'][1:]}, assets.template)
+  wanted = authors.compose({'messages': CONVERSATION['messages'][1:]}, assets.template)
   forms = [
     {'conversations': [{'from': 'human', 'value': AUDIO}, {'from': 'gpt', 'value': SPOKEN}]},
     {'prompt': AUDIO, 'response': SPOKEN},
   ]
   for form in forms:
-    document = authors.document('a', form, assets.template)
+    document = authors.compose(form, assets.template)
     np.testing.assert_array_equal(document.tokens, wanted.tokens)
     np.testing.assert_array_equal(document.targets, wanted.targets)
 
 
 def test_all_of_an_interleaved_text_is_a_target(assets):
-  document = authors.document('a', {'text': SPOKEN}, assets.template)
+  document = authors.compose({'text': SPOKEN}, assets.template)
   assert document.targets.all() and len(document.spans) == 2
   v = assets.vocabulary
   ids = document.tokens.tolist()
@@ -107,25 +104,6 @@ def test_all_of_an_interleaved_text_is_a_target(assets):
     ({'messages': [{'role': 'user', 'content': ['x']}]}, "needs the texts 'role'"),
   ],
 )
-def test_bad_records_are_named(assets, content, said):
-  with pytest.raises(records.DataError, match='file:3: .*' + said):
-    authors.document('file:3', content, assets.template)
-
-
-def test_lists_and_lines_are_read(tmp_path):
-  path = tmp_path / 'records'
-  path.write_text(json.dumps([CONVERSATION, {'text': 'a'}]))
-  wanted = [('records:0', CONVERSATION), ('records:1', {'text': 'a'})]
-  assert list(authors.read(path)) == wanted
-  path.write_text('\n'.join(json.dumps(content) for _, content in wanted) + '\n\n')
-  assert list(authors.read(path)) == wanted
-  path.write_text('\n {"text": "a\u2028b"}\r\n', encoding='utf-8')  # ends a line for str alone
-  assert list(authors.read(path)) == [('records:0', {'text': 'a\u2028b'})]
-  path.write_text('[1]')
-  with pytest.raises(
-    records.DataError, match='record 0 cannot be read .a record must be an obj'
-  ):
-    list(authors.read(path))
-  path.write_text('{"text": "a"}\n{')
-  with pytest.raises(records.DataError, match='records: record 1 cannot be read'):
-    list(authors.read(path))
+def test_bad_records_are_refused(assets, content, said):
+  with pytest.raises(ValueError, match=said):
+    authors.compose(content, assets.template)
