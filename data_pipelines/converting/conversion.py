@@ -97,32 +97,24 @@ class Conversion:
     return waves
 
 
-def plan(
-  paths: Sequence[str],
-  configs: Sequence[str],
-  conversion: Conversion,
-  piece_bytes: int,
-) -> tuple[list[sources.Piece], Conversion]:
-  """What to read and how to make records of it, from what a command line says.
+def plan(paths: Sequence[str], configs: Sequence[str], piece_bytes: int) -> list[sources.Piece]:
+  """What to read, from what a command line says.
 
   Args:
     paths: files, folders or patterns; each may begin with the task of its records and `=`,
       as in `transcribe=asr/*.json`.
     configs: data configs in the authors' form.
-    conversion: what the pieces are to be converted by.
     piece_bytes: of `sources.pieces`.
 
   Raises:
     DataError: there is nothing to read, or something that cannot be.
-    AssetError, VocabularyError, CodecError: the assets cannot be loaded.
   """
   listed = [_named(path) for path in paths]
   for config in configs:
     listed += data_config.read_data_config(config)
   if not listed:
     raise records.DataError('nothing to read: name files, folders, patterns or a data config')
-  load(conversion.assets, conversion.codec)
-  return sources.pieces(listed, piece_bytes), conversion
+  return sources.pieces(listed, piece_bytes)
 
 
 def _named(path: str) -> sources.Source:

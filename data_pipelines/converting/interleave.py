@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ttt_jax import chat
-from ttt_jax import vocabulary as vocabulary_lib
 
 PATTERN = (13, 26)  # tokens of text, tokens of audio
 
@@ -88,16 +87,6 @@ def by_words(
       done = len(head), frame
       cuts.append(done)
   return _cut(ids, codes, cuts)
-
-
-def separate(
-  tokens: np.ndarray, vocabulary: vocabulary_lib.Vocabulary
-) -> tuple[list[int], np.ndarray]:
-  """The ids of all text (without marks of audio) and all codes of what was interleaved."""
-  tokens = np.asarray(tokens, np.int32)
-  marks = np.isin(tokens, vocabulary.begins) | vocabulary.is_end(tokens)
-  text = tokens[~vocabulary.is_audio(tokens) & ~marks]
-  return text.tolist(), vocabulary.to_codes(tokens)
 
 
 def _cut(text: list[int], codes: np.ndarray, cuts: list[tuple[int, int]]) -> list[chat.Part]:

@@ -190,12 +190,10 @@ def test_a_plan_names_tasks_and_configs(folder):
   (folder / 'in' / 'data.json').write_text(json.dumps(config))
   made = conversion.Conversion(str(folder / 'assets'))
   paths = [f'speak={folder}/in/a.jsonl', f'{folder}/in/b=c.jsonl']
-  pieces, made = conversion.plan(paths, [str(folder / 'in' / 'data.json')], made, 100)
+  pieces = conversion.plan(paths, [str(folder / 'in' / 'data.json')], 100)
   got = [one for piece in pieces for one in made(sources.read(piece))]
   assert [one.about.get('task') for one in got] == ['speak', None, 'answer']
   assert [one.key for one in got] == ['0/a.jsonl:1', '1/b=c.jsonl:1', '2/a.jsonl:1']
   with pytest.raises(DataError, match='nothing to read'):
-    conversion.plan([], [], made, 100)
-  with pytest.raises(assets_lib.AssetError, match='no prompts of tasks here'):
-    conversion.plan(paths, [], conversion.Conversion(str(folder / 'in')), 100)
+    conversion.plan([], [], 100)
   np.testing.assert_array_equal(got[0].document.tokens, got[2].document.tokens)

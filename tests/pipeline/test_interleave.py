@@ -55,8 +55,9 @@ def test_text_and_audio_come_back_from_an_answer(assets, text, codes, pattern):
   vocabulary, template = assets.vocabulary, assets.template
   parts = interleave.by_count(text, codes, pattern)
   tokens = np.array(template.said(parts, response=True), np.int32)
-  found, heard = interleave.separate(tokens, vocabulary)
-  assert found == text and heard.tolist() == codes.tolist()
+  marks = np.isin(tokens, vocabulary.begins) | vocabulary.is_end(tokens)
+  assert tokens[~vocabulary.is_audio(tokens) & ~marks].tolist() == text
+  assert vocabulary.to_codes(tokens).tolist() == codes.tolist()
   vocabulary.check(tokens, 'answer')
   authors._check_spans(tokens, vocabulary)
   spans = vocabulary.spans(tokens)

@@ -76,7 +76,7 @@ def main():
     folder, _AUDIO_ROOT.value, _MAX_SECONDS.value, codec=_CODEC.value
   )
   piece_bytes = int(_PIECE_MB.value * 1e6)
-  pieces, convert = conversion.plan(_SOURCE.value, _DATA_CONFIG.value, convert, piece_bytes)
+  pieces = conversion.plan(_SOURCE.value, _DATA_CONFIG.value, piece_bytes)
   codec = conversion.load(folder, _CODEC.value).codec
   job = preparation.Job(
     pieces,
