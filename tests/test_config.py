@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base, tiny
+from ttt_jax import checks
 from ttt_jax import config as config_lib
 from ttt_jax.config import ConfigError, from_config_dict
 
@@ -28,6 +29,37 @@ def test_unknown_key_names_the_nearest():
   values['optimizer']['learning_rat'] = 1.0
   with pytest.raises(ConfigError, match=r"config.optimizer.learning_rat .*'learning_rate'"):
     from_config_dict(values)
+
+
+def paths(config, prefix=''):
+  for key, value in config.items():
+    yield prefix + key
+    if isinstance(value, dict):
+      yield from paths(value, f'{prefix}{key}.')
+
+
+def test_all_keys_are_known_by_their_path_and_no_others():
+  known = list(paths(base.get_config().to_dict()))
+  assert 'seed' in known and 'optimizer.learning_rate' in known
+  for path in known:
+    checks.require_key(config_lib.Config, path)
+    for wrong in (path + 'z', path + '.', path + '.x', 'x.' + path):
+      with pytest.raises(ConfigError, match='no such key: config.'):
+        checks.require_key(config_lib.Config, wrong)
+
+
+@pytest.mark.parametrize(
+  'path,said',
+  [
+    ('train.step', r"config.train.step \(did you mean 'steps'\?\)$"),
+    ('optimizer.lr', r'config.optimizer.lr \(there is: name, learning_rate, .*clip_norm\)$'),
+    ('trane.steps', r"config.trane \(did you mean 'train'\?\)$"),
+    ('train.steps.x', 'config.train.steps.x$'),
+  ],
+)
+def test_a_path_that_leads_nowhere_is_named_up_to_where_it_goes_wrong(path, said):
+  with pytest.raises(ConfigError, match=f'^no such key: {said}'):
+    checks.require_key(config_lib.Config, path)
 
 
 def test_missing_key_is_named():

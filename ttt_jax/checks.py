@@ -32,6 +32,31 @@ def positive(prefix: str, settings: Any, *names: str) -> None:
     require(value > 0, f'{prefix}.{name}', value, 'above 0')
 
 
+def require_key(cls: type, path: str) -> None:
+  """Raises ConfigError unless there is a key of this path, names with dots between.
+
+  Args:
+    cls: dataclass of all settings.
+    path: as 'train.steps'.
+  """
+  prefix = ''
+  for name in path.split('.'):
+    fields = _fields(cls) if dataclasses.is_dataclass(cls) else {}
+    _require_name(name, fields, prefix)
+    cls, prefix = fields[name], f'{prefix}{name}.'
+
+
+def _fields(cls: type) -> dict[str, Any]:
+  return {field.name: field.type for field in dataclasses.fields(cls)}
+
+
+def _require_name(name: str, fields: Mapping[str, Any], prefix: str) -> None:
+  if name not in fields:
+    there = f' (there is: {", ".join(fields)})' if fields else ''
+    hint = errors.nearest(name, list(fields)) or there
+    raise ConfigError(f'no such key: config.{prefix}{name}{hint}')
+
+
 def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
   """A dataclass, and those within it, from nested mappings.
 
@@ -39,10 +64,9 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
     ConfigError: names the key and, where it is unknown, the nearest one that exists.
   """
   require(isinstance(values, Mapping), prefix.rstrip('.'), values, 'a section of keys')
-  fields = {field.name: field.type for field in dataclasses.fields(cls)}
+  fields = _fields(cls)
   for key in values:
-    if key not in fields:
-      raise ConfigError(f'no such key: config.{prefix}{key}{errors.nearest(key, list(fields))}')
+    _require_name(key, fields, prefix)
   missing = [name for name in fields if name not in values]
   if missing:
     raise ConfigError(f'missing: config.{prefix}{missing[0]} (see configs/base.py)')

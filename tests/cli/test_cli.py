@@ -208,8 +208,13 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
 @pytest.mark.parametrize(
   'flags,message',
   [
-    (['--config=configs/tiny.py', '--config.optimizer.learning_rat=1'], 'learning_rate'),
-    (['--config=configs/tiny.py', '--config.train.steps=many'], 'train.steps'),
+    (
+      ['--config=configs/tiny.py', '--config.optimizer.learning_rat=1'],
+      "error: no such key: config.optimizer.learning_rat (did you mean 'learning_rate'?)\n",
+    ),
+    (['--config=configs/tiny.py', '--noconfig.model.ties'], "model.ties (did you mean 'tied'"),
+    (['--config=configs/tiny.py', '--config.train.steps=many'], 'train.steps=many: invalid'),
+    (['--config=configs/tiny.py', '--config.train=5'], 'config.train=5: '),
     (['--config=configs/tiny.py', '--config.train.steps=0'], 'config.train.steps is 0'),
     (['--config=configs/missing.py'], 'missing.py'),
     ([], '--config=FILE is needed'),
@@ -225,6 +230,12 @@ def test_bad_input_is_explained_without_a_traceback(folder, tmp_path, flags, mes
 def test_train_explains_what_is_wrong_with_its_settings(tmp_path, flags, message):
   code, said = tool('train', f'--workdir={tmp_path / "run"}', *flags)
   assert code != 0 and message in said and 'Traceback' not in said, said
+
+
+def test_keys_are_checked_where_a_config_is_given_by_default_too():
+  code, said = tool('inspect_data', '--config.data.window_=3')
+  assert code == errors.FINAL
+  assert said == "error: no such key: config.data.window_ (did you mean 'window'?)\n"
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,31 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 import configs
+from ttt_jax import checks, errors
 from ttt_jax import config as config_lib
-from ttt_jax import errors
 
 
 def define_config(default: str | None = None):
   """Defines the flag --config, whose keys are changed by --config.key=value.
 
+  Keys that do not exist end the tool here: where there is a default, ml_collections reads
+  those of the command line at once.
+
   Args:
     default: name of a file of the package `configs`, wherever it is installed.
   """
+  for word in sys.argv[1:]:
+    if found := re.match(r'--?(?:no)?config\.([^=]*)', word):
+      try:
+        checks.require_key(config_lib.Config, found[1])
+      except config_lib.ConfigError as error:
+        _end(error)
   path = default and str(pathlib.Path(configs.__file__).with_name(default))
   return config_flags.DEFINE_config_file('config', path, 'Config file.')
 
@@ -57,12 +67,16 @@ def run(main: Callable | None = None, commands: dict[str, Callable] | None = Non
     try:
       _chosen(argv[1:], main, commands)()
     except errors.UserError as error:
-      print(f'error: {error}', file=sys.stderr)
-      sys.exit(error.exit_code)
+      _end(error)
 
   _explain((main or next(iter(commands.values()))).__module__)
   logging.get_absl_handler().addFilter(_ours)
   app.run(guarded, flags_parser=_parse)
+
+
+def _end(error: errors.UserError) -> NoReturn:
+  print(f'error: {error}', file=sys.stderr)
+  sys.exit(error.exit_code)
 
 
 def _explain(module: str) -> None:
