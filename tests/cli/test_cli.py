@@ -166,6 +166,10 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
   ):
     code, said = tool('generate', f'--checkpoint={run}', *flags)
     assert code == 0, said
+  # Of what is drawn evenly, the first token is not the end.
+  cut = [f'--transcribe={recording}', '--text_temperature=90', '--max_text=1']
+  code, said = tool('generate', f'--checkpoint={run}', *cut)
+  assert code == 0 and 'cut the answer short; to raise it, give --max_text (1 text' in said
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ _THRESHOLD = flags.DEFINE_float('threshold', None, 'Reveal all over this probabi
 _GUIDANCE = flags.DEFINE_float('guidance', None, 'How far audio goes with its condition.')
 _TOP_K = flags.DEFINE_integer('top_k', None, 'Draw among so many of the likeliest; 0: all.')
 _TOP_P = flags.DEFINE_float('top_p', None, 'Draw among the likeliest of this probability.')
+_MAX_TEXT = flags.DEFINE_integer('max_text', None, 'Text tokens of an answer, at most.')
+_MAX_AUDIO = flags.DEFINE_integer('max_audio', None, 'Audio tokens of one span, at most.')
 _PRESET = flags.DEFINE_string('preset', None, "'authors': as they decode.")
 
 # Their script gives text no temperature, but draws it at 1 as soon as top_k or top_p is given.
@@ -39,5 +41,14 @@ def changed(sampling: config_lib.Sampling) -> config_lib.Sampling:
     known = ', '.join(_PRESETS)
     raise errors.UserError(f'--preset={name}: there is no such preset (there is: {known})')
   own = (_BLOCK, _STEPS, _ORDER, _THRESHOLD, _GUIDANCE, _TEXT, _AUDIO, _TOP_K, _TOP_P)
+  own += (_MAX_TEXT, _MAX_AUDIO)
   given = {flag.name: flag.value for flag in own if flag.value is not None}
   return dataclasses.replace(sampling, **(_PRESETS.get(name, {}) | given))
+
+
+def limits(sampling: config_lib.Sampling) -> str:
+  """What may have cut an answer short, and the flags that change it."""
+  return (
+    f'--{_MAX_TEXT.name} ({sampling.max_text} text tokens) or --{_MAX_AUDIO.name} '
+    f'({sampling.max_audio} audio tokens of one span)'
+  )

@@ -54,7 +54,8 @@ def main():
   else:
     complete = answers.whole(session, task, said, _VOICE.value, _OUT.value)
   if not complete:
-    print('note: a limit of config.sampling cut the answer short', file=sys.stderr)
+    limits = decoding.limits(sampling)
+    print(f'note: a limit cut the answer short; to raise it, give {limits}', file=sys.stderr)
 
 
 run = functools.partial(settings.run, main)
