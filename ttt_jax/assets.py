@@ -55,8 +55,16 @@ class Assets(NamedTuple):
       AssetError: no prompt is known for it, or not for this voice.
     """
     known = self.prompts.get(task, [])
+    if not known:
+      raise AssetError(
+        f'the model has no prompt for task {task!r}: give it some in '
+        f'{DIRECTORY}/{PROMPTS} of its run, or convert it with --prompts=FILE'
+      )
     if not 0 <= voice < len(known):
-      raise AssetError(f'task {task!r} has no prompt for voice {voice}: it has {known}')
+      there = (
+        f'voices are 0 to {len(known) - 1}' if len(known) > 1 else 'there is voice 0 alone'
+      )
+      raise AssetError(f'task {task!r} has no prompt for voice {voice}: {there}')
     return known[voice]
 
   def refuse_mismatch(self, found: dict[str, str], name: str) -> None:

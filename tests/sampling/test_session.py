@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import Scripted
 
+from ttt_jax import assets as assets_lib
 from ttt_jax import checkpoint, description, parameters
 from ttt_jax.codecs import audio_io, codec, external
 from ttt_jax.evaluation import candidate
@@ -100,8 +101,23 @@ def test_empty_recordings_and_unknown_voices_are_refused(assets):
   for ask in (talk.reply, talk.stream):
     with pytest.raises(audio_io.AudioError, match='the recording: holds no samples'):
       ask('transcribe', (np.zeros(0, np.float32), 16_000))
-    with pytest.raises(ValueError, match="'speak' has no prompt for voice 1"):
+    with pytest.raises(ValueError, match="'speak' has no prompt for voice 1: .* voice 0 alone"):
       ask('speak', 'one', 1)
+
+
+@pytest.mark.parametrize('prompts', [{}, {'speak': []}])
+def test_who_has_no_prompts_is_told_where_they_come_from(assets, prompts):
+  talk = a_session(assets._replace(prompts=prompts))
+  said = "no prompt for task 'speak': .* in assets/prompts.json .* with --prompts=FILE$"
+  with pytest.raises(assets_lib.AssetError, match=said):
+    talk.reply('speak', 'one')
+
+
+def test_voices_are_told_by_their_numbers(assets):
+  talk = a_session(assets._replace(prompts={'speak': ['a', 'b', 'c']}))
+  for voice in (-1, 3):
+    with pytest.raises(assets_lib.AssetError, match=f'voice {voice}: voices are 0 to 2$'):
+      talk.reply('speak', 'one', voice)
 
 
 def test_a_codec_that_is_not_here_is_missed_before_anything_is_said(assets):
