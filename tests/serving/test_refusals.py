@@ -1,13 +1,18 @@
 """What cannot be answered is refused in words, and disturbs nobody."""
 
+import copy
 import json
 
 import httpx
 import numpy as np
 import pytest
+from conftest import CODES
 from heard import ask, counted, serving, warm, wav_of
+from starlette import testclient as starlette_client
 
-from ttt_jax.codecs import audio_io
+from ttt_jax import errors
+from ttt_jax.codecs import audio_io, external
+from ttt_jax.serving import app, limits, service
 
 pytest_plugins = ['talking']
 
@@ -191,6 +196,48 @@ def test_where_sound_is_answered_the_codec_must_stream(talk, client, monkeypatch
   for task in ('speak', 'ask'):
     told = client.post(f'/v1/{task}', json={'text': 'one'}, headers={'accept': JSON})
     assert told.status_code == 422 and 'cannot stream' in told.json()['error']
+
+
+def served(talk, **changes):
+  """A service of the same model with other assets."""
+  changed = copy.copy(talk)
+  changed.assets = talk.assets._replace(**changes)
+  return service.Service(changed, limits.Limits())
+
+
+def test_who_can_answer_nothing_serves_nothing(talk):
+  for changes in ({'prompts': {}}, {'codec': external.External('theirs', CODES)}):
+    with pytest.raises(
+      errors.UserError, match="nothing to serve. 'speak' .*'transcribe' .*'an"
+    ):
+      served(talk, **changes).check()
+
+
+def test_tasks_that_cannot_be_answered_are_told_before_they_are_asked(talk, caplog):
+  served(talk).check()
+  assert not caplog.records and not served(talk).refused
+  one = served(talk, prompts={'speak': ['a', 'b'], 'answer': []})
+  one.check()
+  told = [record.getMessage() for record in caplog.records]
+  assert [text.split(':')[0] for text in told] == [
+    "'transcribe' cannot be answered",
+    "'answer' cannot be answered",
+  ]
+  assert all('no prompt for task' in text for text in told)
+  with starlette_client.TestClient(app.make(one)) as client:
+    about = client.get('/v1/model').json()
+  assert about['voices'] == {'speak': 2, 'transcribe': 0, 'ask': 0}
+
+
+def test_what_the_codec_does_not_know_is_null(talk):
+  theirs = served(talk, codec=external.External('theirs', CODES))
+  with starlette_client.TestClient(app.make(theirs)) as client:
+    told = client.get('/v1/model')
+  about = told.json()
+  assert told.status_code == 200 and about['codebook_size'] == CODES
+  assert about['sample_rate'] is about['frame_rate'] is about['limits']['recording'] is None
+  assert about['voices']['speak'] == about['voices']['transcribe'] == 0
+  assert about['abilities'] == []
 
 
 def test_samples_that_are_no_numbers_are_refused(client):

@@ -46,7 +46,9 @@ def main():
   own |= {} if _BATCH.value is None else {'batch': _BATCH.value}
   session = session_lib.Session.load(_CHECKPOINT.value, dataclasses.replace(sampling, **own))
   within = limits.Limits(queue=_QUEUE.value, answer_seconds=_SECONDS.value)
-  made = server.Server(service.Service(session, within), _HOST.value, keys, _WARM.value)
+  serves = service.Service(session, within)
+  serves.check()
+  made = server.Server(serves, _HOST.value, keys, _WARM.value)
   host, port = listener.getsockname()[:2]
   address = f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
   print(f'listening on http://{address}', file=sys.stderr, flush=True)

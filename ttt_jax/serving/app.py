@@ -14,6 +14,7 @@ from starlette import requests
 
 from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
+from ttt_jax.codecs import codec as codec_lib
 from ttt_jax.serving import hearing, metrics, problems, telling
 from ttt_jax.serving import service as service_lib
 
@@ -241,23 +242,33 @@ def _about(service: service_lib.Service) -> dict[str, Any]:
   sampling, codec = session.config.sampling, session.assets.codec
   tasks = {'speak': assets_lib.SPEAK, 'transcribe': assets_lib.TRANSCRIBE}
   tasks |= {'ask': assets_lib.ANSWER}
-  voices = {name: len(session.assets.prompts.get(task, [])) for name, task in tasks.items()}
+  refused, prompts = service.refused, session.assets.prompts
+  voices = {n: 0 if task in refused else len(prompts[task]) for n, task in tasks.items()}
+  frame_rate = _known(codec, 'frame_rate')
   return {
     'ready': service.ready,
     'voices': voices,
     'abilities': sorted(codec.abilities),
-    'sample_rate': codec.sample_rate,
-    'frame_rate': codec.frame_rate,
+    'sample_rate': _known(codec, 'sample_rate'),
+    'frame_rate': frame_rate,
     'codebook_size': codec.codebook_size,
     'block_size': sampling.block_size,
     'order': sampling.order,
     'settings': {name: getattr(sampling, name) for name in config_lib.OF_A_REQUEST},
     'limits': {
       'text': limits.text,
-      'recording': min(limits.recording, sampling.max_prompt / codec.frame_rate),
+      'recording': frame_rate and min(limits.recording, sampling.max_prompt / frame_rate),
       'body': limits.body,
     },
   }
+
+
+def _known(codec: codec_lib.Codec, name: str) -> float | None:
+  """A rate of the codec; None where it is not here to tell."""
+  try:
+    return getattr(codec, name)
+  except codec_lib.CodecError:
+    return None
 
 
 async def _refuse(request: fastapi.Request, problem: problems.Problem):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
 from ttt_jax import errors
 from ttt_jax.sampling import events as events_lib
@@ -22,6 +23,12 @@ from ttt_jax.serving import limits as limits_lib
 from ttt_jax.serving import metrics as metrics_lib
 from ttt_jax.serving import problems
 
+# What the codec must be able to do for a task, whatever is said.
+_NEEDS = {
+  assets_lib.SPEAK: 'stream',
+  assets_lib.TRANSCRIBE: 'encode',
+  assets_lib.ANSWER: 'stream',
+}
 _SOUND_THREADS = 2  # that turn samples to tokens and back, beside the engine's
 
 
@@ -135,6 +142,30 @@ class Service:
     self._threads = concurrent.futures.ThreadPoolExecutor(_SOUND_THREADS, 'sound')
     self._receiving = 0
     self.ready = False
+
+  @property
+  def refused(self) -> dict[str, str]:
+    """The tasks that cannot be answered, whatever is said, and why."""
+    assets, refused = self.session.assets, {}
+    for task, ability in _NEEDS.items():
+      try:
+        assets.prompt(task)
+        assets.codec.require(ability)
+      except errors.UserError as error:
+        refused[task] = str(error)
+    return refused
+
+  def check(self) -> None:
+    """Warns of the tasks that cannot be answered.
+
+    Raises:
+      UserError: that are all of them.
+    """
+    refused = [f'{task!r} cannot be answered: {why}' for task, why in self.refused.items()]
+    if len(refused) == len(_NEEDS):
+      raise errors.UserError('there is nothing to serve. ' + '; '.join(refused))
+    for one in refused:
+      logging.warning('%s', one)
 
   def start(self, warm: bool) -> None:
     """Begins to answer; `warm`: after everything that is usual has been compiled."""
