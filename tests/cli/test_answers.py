@@ -1,14 +1,16 @@
 """What is written as it comes is what is written at the end."""
 
+import json
 import re
 
 import numpy as np
 import pytest
-from conftest import make_config
+from conftest import CODES, make_config
 from scripted import Scripted
 
 from ttt_jax import errors
 from ttt_jax.cli import answers
+from ttt_jax.codecs import codec, external
 from ttt_jax.sampling import session
 
 
@@ -45,8 +47,8 @@ def test_a_live_answer_is_the_whole_one(talk, tmp_path, capfd):
 def test_the_file_grows_with_the_answer(talk, tmp_path, monkeypatch):
   out, sizes, stream = tmp_path / 'out.wav', [], talk.stream
 
-  def watched(*arguments):
-    for piece in stream(*arguments):
+  def watched(*arguments, **more):
+    for piece in stream(*arguments, **more):
       yield piece
       sizes.append(out.stat().st_size if out.exists() else None)
 
@@ -65,11 +67,35 @@ def test_sound_and_text_part_at_the_standard_output(talk, capfdbinary, way):
 
 
 @pytest.mark.parametrize('way', [answers.whole, answers.live])
+def test_codes_are_given_without_a_codec_that_makes_sound(talk, tmp_path, capfd, way):
+  talk.assets = talk.assets._replace(codec=external.External('theirs', CODES))
+  path = tmp_path / 'codes.json'
+  assert way(talk, 'answer', 'one', 0, None, str(path)) is False
+  assert json.loads(path.read_text()) == [list(range(20)), [3, 1]]
+  text, told = capfd.readouterr()
+  assert text == 'one two three\n' and told == f'{path}: 22 codes, spans: 2\n'
+  with pytest.raises(codec.CodecError, match="'theirs'"):
+    way(talk, 'answer', 'one', 0, str(tmp_path / 'out.wav'), str(path))
+  with pytest.raises(errors.UserError, match='--codes=/nowhere/x: cannot be written'):
+    way(talk, 'answer', 'one', 0, None, '/nowhere/x')
+
+
+@pytest.mark.parametrize('way', [answers.whole, answers.live])
+def test_sound_and_codes_are_given_together(talk, tmp_path, way):
+  out, path = tmp_path / 'out.wav', tmp_path / 'codes.json'
+  way(talk, 'speak', 'one', 0, str(out), str(path))
+  assert json.loads(path.read_text()) == [list(range(20)), [3, 1]]
+  assert out.stat().st_size == 44 + 2 * 22 * 640
+
+
+@pytest.mark.parametrize('way', [answers.whole, answers.live])
 def test_an_answer_without_sound_leaves_the_file_alone(talk, assets, tmp_path, way):
   out = tmp_path / 'out.wav'
   out.write_bytes(b'from before')
   talk.decoder = Scripted([assets.vocabulary.turn_end], True, [1], assets.vocabulary)
   with pytest.raises(errors.UserError, match='answered without audio'):
     way(talk, 'speak', 'one', 0, str(out))
+  with pytest.raises(errors.UserError, match='answered without audio'):
+    way(talk, 'speak', 'one', 0, None, str(out))
   assert out.read_bytes() == b'from before'
   assert way(talk, 'speak', 'one', 0, None) is True

@@ -6,8 +6,10 @@ which end inside a block, and silence behind them.
 """
 
 import functools
+import importlib
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -15,14 +17,22 @@ import numpy as np
 import pytest
 import soundfile
 import transformers
+from conftest import make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import numpy as safetensors_numpy
+from scripted import Scripted
+from test_kinds import install
 
+from ttt_jax import assets as assets_lib
+from ttt_jax import tokenizer as tokenizer_lib
+from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import audio_io, audio_stream, codec, kinds
 from ttt_jax.codecs.glm4voice import encoder, features, tokenizer, weights
 from ttt_jax.codecs.glm4voice import shape as shape_lib
+from ttt_jax.sampling import session
 
+PAGE = (pathlib.Path(kinds.__file__).parents[2] / 'docs' / 'codecs.md').read_text()
 TINY = pathlib.Path(__file__).parent / 'glm4voice_tiny'
 RATE = features.SAMPLE_RATE
 WINDOW = features.SECONDS * RATE
@@ -231,6 +241,44 @@ def test_the_fingerprint_covers_every_tensor_and_size(one):
     assert tokenizer.Glm4Voice(SHAPE, params).fingerprint != one.fingerprint
   other = shape_lib.Shape(**vars(SHAPE) | {'encoder_attention_heads': 8})
   assert tokenizer.Glm4Voice(other, PARAMS).fingerprint != one.fingerprint
+
+
+VOCODER = """
+import numpy as np
+
+def speak(ids):
+  return np.repeat(ids / np.float32(100), 1764).astype(np.float32)
+"""
+
+
+def test_the_decoder_of_the_page_speaks_for_runs_and_data_of_the_built_in_kind(
+  one, tmp_path, monkeypatch
+):
+  (code,) = [x for x in re.findall(r'```python\n(.*?)```', PAGE, re.S) if '(tokenizer.Gl' in x]
+  site, assets = tmp_path / 'site', tmp_path / 'run' / 'assets'
+  install(site, 'speaking', code, {'glm4voice_speaking': 'speaking:Speaking'})
+  (site / 'my_vocoder.py').write_text(VOCODER)
+  monkeypatch.syspath_prepend(site)
+  text = tokenizer_lib.SentencePiece.train(['one two three four user assistant'] * 99, 280)
+  vocabulary = vocabulary_lib.Vocabulary.extend(text, one.codebook_size)
+  made = assets_lib.Assets(vocabulary, text, one, {'answer': ['answer']})
+  made.save(assets)
+  (command,) = re.findall(r'Speaking\.load[^`]*', PAGE)
+  monkeypatch.chdir(tmp_path)
+  exec(command, {'Speaking': importlib.import_module('speaking').Speaking})
+  found = assets_lib.load(assets)
+  assert found.codec.kind == 'glm4voice_speaking' and found.codec.abilities > one.abilities
+  found.refuse_mismatch(made.fingerprints, 'data')
+  wave = sound(RATE)
+  np.testing.assert_array_equal(found.codec.encode(wave, RATE), one.encode(wave, RATE))
+  talk = session.Session(make_config(), found, {})
+  v = vocabulary
+  said = [v.begin_last, *v.from_codes([3, 50]), v.end_last, v.turn_end]
+  talk.decoder = Scripted(said, True, [1], v)
+  reply = talk.reply('answer', 'one')
+  assert len(reply.wave) == 2 * TOKEN and abs(reply.wave[TOKEN // 2] - 0.03) < 1e-3
+  with pytest.raises(codec.CodecError, match='cannot decode'):
+    one.decode([3])
 
 
 @pytest.fixture

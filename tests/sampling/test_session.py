@@ -52,14 +52,38 @@ def test_the_pieces_are_the_reply(assets, parts, sizes, ended):
   np.testing.assert_array_equal(
     np.concatenate([reply.wave[:0], *(piece.wave for piece in pieces)]), reply.wave
   )
-  spans = [part for part in parts if not isinstance(part, str)]
-  assert len(reply.wave) == 640 * sum(len(codes) for _, codes in spans)
+  spans = [part[1] for part in parts if not isinstance(part, str)]
+  assert len(reply.wave) == 640 * sum(map(len, spans))
+  assert [codes.tolist() for codes in reply.codes] == spans
+  assert all(codes.dtype == np.int32 for codes in reply.codes)
+  assert [code for piece in pieces for code in piece.codes] == sum(spans, [])
   kinds = [piece.kind for piece in pieces]
   assert kinds.count('end') == len(spans) and kinds[-1] == 'done'
   for piece in pieces:
     assert (piece.kind == 'text') == bool(piece.text)
-    assert (piece.kind == 'audio') == (piece.wave.size > 0)
+    assert (piece.kind == 'audio') == (piece.wave.size + piece.codes.size > 0)
   assert pieces[-1].complete == reply.complete == ended
+  without = session.Reply(reply.text, reply.wave[:0], ended, reply.codes)
+  _same(talk.reply('speak', 'one', sound=False), without)
+  _same(talk.reply('transcribe', 'one'), without)
+  for told in (talk.stream('speak', 'one', sound=False), talk.stream('transcribe', 'one')):
+    _same_pieces(told, pieces)
+
+
+def _same(reply, wanted):
+  assert (reply.text, reply.complete) == (wanted.text, wanted.complete)
+  np.testing.assert_array_equal(reply.wave, wanted.wave)
+  assert [codes.tolist() for codes in reply.codes] == [x.tolist() for x in wanted.codes]
+
+
+def _same_pieces(silent, pieces):
+  """Holds an answer without sound to the one with it, of which sound alone is left out."""
+  silent = list(silent)
+  assert not any(piece.wave.size for piece in silent)
+  heard = [p for p in pieces if p.kind != 'audio' or p.codes.size]
+  for one, other in zip(silent, heard, strict=True):
+    assert (one.kind, one.text, one.complete) == (other.kind, other.text, other.complete)
+    np.testing.assert_array_equal(one.codes, other.codes)
 
 
 def test_sound_comes_before_its_span_ends(assets):
@@ -126,6 +150,20 @@ def test_a_codec_that_is_not_here_is_missed_before_anything_is_said(assets):
     for ask in (talk.reply, talk.stream):
       with pytest.raises(codec.CodecError, match="codec 'theirs'"):
         ask(task, said)
+
+
+def test_where_no_sound_is_wanted_any_codec_will_do(assets):
+  v = assets.vocabulary
+  said = [*assets.tokenizer.encode('one'), v.begin_last, *v.from_codes([3, 1]), v.end_last]
+  talk = a_session(assets._replace(codec=external.External('theirs', CODES)))
+  talk.decoder = Scripted([*said, v.turn_end], True, [1] * 9, v)
+  for task in ('speak', 'answer', 'transcribe'):
+    reply = talk.reply(task, 'one', sound=False)
+    assert reply.text == 'one' and [codes.tolist() for codes in reply.codes] == [[3, 1]]
+    pieces = list(talk.stream(task, 'one', sound=False))
+    assert [code for piece in pieces for code in piece.codes] == [3, 1]
+  # A span where text was asked for loses nothing of the text.
+  assert talk.reply('transcribe', 'one').text == 'one'
 
 
 def test_a_stopwatch_tells_compilation_from_the_rest():

@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import CODES
-from heard import ask, counted, serving, warm, wav_of
+from heard import ask, counted, pcm_of, serving, text_of, warm, wav_of
 from starlette import testclient as starlette_client
 
 from ttt_jax import errors
@@ -193,9 +193,31 @@ def test_a_codec_that_fails_is_told(talk, monkeypatch):
 
 def test_where_sound_is_answered_the_codec_must_stream(talk, client, monkeypatch):
   monkeypatch.setattr(type(talk.assets.codec), 'abilities', frozenset({'encode', 'decode'}))
-  for task in ('speak', 'ask'):
-    told = client.post(f'/v1/{task}', json={'text': 'one'}, headers={'accept': JSON})
+  for task, form in (('speak', WAV), ('ask', JSON), ('ask', WAV), ('ask', PCM)):
+    told = client.post(f'/v1/{task}', json={'text': 'one'}, headers={'accept': form})
     assert told.status_code == 422 and 'cannot stream' in told.json()['error']
+
+
+@pytest.fixture
+def chatty_seed(talk, client):
+  """With which much is said to 'one', sound too."""
+  for seed in range(100):
+    events = ask(client, '/v1/ask', 'one', seed=seed, **warm(1.0))
+    if text_of(events) and pcm_of(events):
+      return seed, text_of(events)
+  raise AssertionError('it says nothing')
+
+
+def test_text_of_an_answer_needs_no_codec_that_makes_sound(talk, chatty_seed):
+  changed, (seed, text) = copy.copy(talk), chatty_seed
+  changed.assets = talk.assets._replace(codec=external.External('theirs', CODES))
+  with serving(changed) as client:
+    settings = {'seed': seed, **warm(1.0)}
+    plain = {'accept': 'text/plain'}
+    told = client.post('/v1/ask', json={'text': 'one'}, params=settings, headers=plain)
+    assert (told.status_code, told.text) == (200, text)
+    told = client.post('/v1/ask', json={'text': 'one'}, params=settings)
+    assert told.status_code == 422 and "codec 'theirs'" in told.json()['error']
 
 
 def served(talk, **changes):
@@ -206,7 +228,8 @@ def served(talk, **changes):
 
 
 def test_who_can_answer_nothing_serves_nothing(talk):
-  for changes in ({'prompts': {}}, {'codec': external.External('theirs', CODES)}):
+  theirs = external.External('theirs', CODES)
+  for changes in ({'prompts': {}}, {'codec': theirs, 'prompts': {'speak': ['a']}}):
     with pytest.raises(
       errors.UserError, match="nothing to serve. 'speak' .*'transcribe' .*'an"
     ):

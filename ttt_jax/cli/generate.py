@@ -3,6 +3,7 @@
 ttt-generate --checkpoint=RUN --speak="three seven one" --out=out.wav
 ttt-generate --checkpoint=RUN --transcribe=in.wav
 ttt-generate --checkpoint=RUN --ask=in.wav --out=answer.wav
+ttt-generate --checkpoint=RUN --ask=in.wav --codes=answer.json
 ttt-generate --checkpoint=RUN --speak="three seven one" --stream --out=- | aplay
 
 Settings of decoding are those of the run, then of --preset, then of their own flags.
@@ -24,6 +25,9 @@ _SPEAK = flags.DEFINE_string('speak', None, 'Text to say.')
 _TRANSCRIBE = flags.DEFINE_string('transcribe', None, 'Recording to write down.')
 _ASK = flags.DEFINE_string('ask', None, 'Recording of a question to answer.')
 _OUT = flags.DEFINE_string('out', None, 'WAV file for what the model says; -: standard output.')
+_CODES = flags.DEFINE_string(
+  'codes', None, 'JSON file for the codes of what the model says, a list for each span.'
+)
 _STREAM = flags.DEFINE_boolean('stream', False, 'Write text and sound as they come.')
 _VOICE = flags.DEFINE_integer('voice', 0, 'Voice to speak in, from 0.')
 _SEED = flags.DEFINE_integer('seed', 0, 'For drawing at a temperature above 0.', 0, 2**32 - 1)
@@ -34,13 +38,15 @@ def _request() -> tuple[str, str | session_lib.Recording]:
   if sum(flag is not None for flag in (_SPEAK.value, _TRANSCRIBE.value, _ASK.value)) != 1:
     raise errors.UserError('give one of --speak=TEXT, --transcribe=WAV and --ask=WAV')
   if _TRANSCRIBE.value is not None:
+    if _OUT.value or _CODES.value:
+      raise errors.UserError('--transcribe answers in text: leave out --out and --codes')
     return assets_lib.TRANSCRIBE, audio_io.read_wav(_TRANSCRIBE.value)
   if _ASK.value is not None:
     return assets_lib.ANSWER, audio_io.read_wav(_ASK.value)
   if not _SPEAK.value.strip():
     raise errors.UserError('--speak has no text to say')
-  if not _OUT.value:
-    raise errors.UserError('--speak needs --out=FILE.wav')
+  if not _OUT.value and not _CODES.value:
+    raise errors.UserError('--speak needs --out=FILE.wav or --codes=FILE.json')
   return assets_lib.SPEAK, _SPEAK.value
 
 
@@ -49,11 +55,8 @@ def main():
   task, said = _request()
   sampling = decoding.changed(description.config_of(_CHECKPOINT.value).sampling)
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)
-  if _STREAM.value:
-    complete = answers.live(session, task, said, _VOICE.value, _OUT.value)
-  else:
-    complete = answers.whole(session, task, said, _VOICE.value, _OUT.value)
-  if not complete:
+  give = answers.live if _STREAM.value else answers.whole
+  if not give(session, task, said, _VOICE.value, _OUT.value, _CODES.value):
     limits = decoding.limits(sampling)
     print(f'note: a limit cut the answer short; to raise it, give {limits}', file=sys.stderr)
 

@@ -118,7 +118,7 @@ class Codec(abc.ABC):
     return [self._encode(wave) for wave in waves]
 
   def _decode(self, ids: np.ndarray) -> np.ndarray:
-    """`[T]` int32 checked ids -> `[S]` float32 samples at `self.sample_rate`."""
+    """`[T]` int32 checked ids, T > 0 -> `[S]` float32 samples at `self.sample_rate`."""
     decoder = self._decoder()
     return np.concatenate([decoder.push(ids), decoder.flush()])
 
@@ -189,7 +189,8 @@ class Codec(abc.ABC):
         codebook.
     """
     self.require('decode')
-    return self._decode(_checked(ids, self.codebook_size))
+    ids = _checked(ids, self.codebook_size)
+    return self._decode(ids) if ids.size else np.zeros(0, np.float32)
 
   def decoder(self) -> Decoder:
     """For tokens that come little by little.

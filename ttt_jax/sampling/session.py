@@ -24,13 +24,20 @@ class Reply(NamedTuple):
 
   Attributes:
     text: all its text.
-    wave: float32 [S], all its audio; empty if there is none.
+    wave: float32 [S], all its audio; empty if there is none, or no sound was wanted.
     complete: false where a limit ended it.
+    codes: int32 [T], the codes of each span of audio.
   """
 
   text: str
   wave: np.ndarray
   complete: bool
+  codes: list[np.ndarray]
+
+
+def makes_sound(task: str) -> bool:
+  """Whether what a task answers is to be heard, and not just read."""
+  return task != assets_lib.TRANSCRIBE
 
 
 class Session:
@@ -83,40 +90,47 @@ class Session:
       config = dataclasses.replace(config, sampling=sampling)
     return cls(config, assets, params, seed)
 
-  def reply(self, task: str, said: str | Recording, voice: int = 0) -> Reply:
+  def reply(
+    self, task: str, said: str | Recording, voice: int = 0, sound: bool = True
+  ) -> Reply:
     """The whole answer.
 
     Args:
       task: SPEAK, TRANSCRIBE or ANSWER of `assets`.
       said: text, or float32 [S] samples and their rate.
       voice: for tasks that speak.
+      sound: whether sound is made of what a task says; of TRANSCRIBE it never is. Without it
+        any codec will do.
 
     Raises:
       UserError: the model knows no such task or voice, its codec cannot do what is needed, or
         the recording is none or too long.
     """
-    prompt = self.prompt(task, said, voice, 'decode')
+    sound = sound and makes_sound(task)
+    prompt = self.prompt(task, said, voice, 'decode' if sound else None)
     (answer,) = self.decoder([prompt], [self.seed])
     parts = self.assets.template.parts(answer.tokens)
     text = ''.join(part for part in parts if isinstance(part, str))
     codes = [part for part in parts if not isinstance(part, str)]
-    wave = [self.assets.codec.decode(part) for part in codes]
-    return Reply(text, np.concatenate([np.zeros(0, np.float32), *wave]), answer.complete)
+    wave = [self.assets.codec.decode(part) for part in codes if sound]
+    whole = np.concatenate([np.zeros(0, np.float32), *wave])
+    return Reply(text, whole, answer.complete, codes)
 
   def stream(
-    self, task: str, said: str | Recording, voice: int = 0
+    self, task: str, said: str | Recording, voice: int = 0, sound: bool = True
   ) -> Iterator[pieces_lib.Piece]:
     """The same answer, piece by piece as it becomes final; `reply` has the arguments."""
-    prompt = self.prompt(task, said, voice, 'stream')
-    return self._stream(prompt)
+    sound = sound and makes_sound(task)
+    prompt = self.prompt(task, said, voice, 'stream' if sound else None)
+    return self._stream(prompt, sound)
 
-  def _stream(self, prompt: np.ndarray) -> Iterator[pieces_lib.Piece]:
-    pieces = pieces_lib.Pieces(self.assets)
+  def _stream(self, prompt: np.ndarray, sound: bool) -> Iterator[pieces_lib.Piece]:
+    pieces = pieces_lib.Pieces(self.assets, sound)
     for event in self.decoder.stream(prompt, self.seed):
       yield from pieces.push(event)
 
   def prompt(
-    self, task: str, said: str | Recording, voice: int = 0, ability: str = 'stream'
+    self, task: str, said: str | Recording, voice: int = 0, ability: str | None = None
   ) -> np.ndarray:
     """What the decoder answers, int32 [n]; `reply` has the other arguments.
 
@@ -124,10 +138,11 @@ class Session:
       task: see there.
       said: see there.
       voice: see there.
-      ability: what the codec must be able to do, 'decode' or 'stream', where audio is wanted.
+      ability: what the codec must be able to do with the answer, 'decode' or 'stream'; None
+        where no sound is made of it.
     """
     system = self.assets.prompt(task, voice)
-    if task != assets_lib.TRANSCRIBE:
+    if ability:
       self.assets.codec.require(ability)
     user = said if isinstance(said, str) else self._codes(*said)
     turns = [chat.Turn('system', [system]), chat.Turn('user', [user])]

@@ -180,9 +180,10 @@ async def _answered(service, request, task: str, wish: Wish, kinds: tuple[str, .
     else:
       said = await service.work(hearing.recording, body, kind, wish.rate, service.limits)
     drafts = wish.blocks and form == telling.EVENTS
-    answer = await service.answer(task, said, wish.voice, wish.seed, settings, drafts)
+    sound = telling.sounds(task, form)
+    answer = await service.answer(task, said, wish.voice, wish.seed, settings, drafts, sound)
   assets = service.session.assets
-  rate = assets.codec.sample_rate
+  rate = assets.codec.sample_rate if sound else None
   if form == hearing.JSON:
     return await _while_there(request, telling.whole(answer, rate))
   content = telling.pieces(answer, form, rate, assets.vocabulary, drafts)

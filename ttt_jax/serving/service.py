@@ -23,11 +23,11 @@ from ttt_jax.serving import limits as limits_lib
 from ttt_jax.serving import metrics as metrics_lib
 from ttt_jax.serving import problems
 
-# What the codec must be able to do for a task, whatever is said.
+# What the codec must be able to do for a task, in whatever form it is asked and answered.
 _NEEDS = {
   assets_lib.SPEAK: 'stream',
   assets_lib.TRANSCRIBE: 'encode',
-  assets_lib.ANSWER: 'stream',
+  assets_lib.ANSWER: None,
 }
 _SOUND_THREADS = 2  # that turn samples to tokens and back, beside the engine's
 
@@ -53,12 +53,12 @@ class Answer:
     sound: seconds of sound so far.
   """
 
-  def __init__(self, service: 'Service', task: str, begin: float):
-    """Asks nothing yet."""
+  def __init__(self, service: 'Service', task: str, begin: float, sound: bool):
+    """Asks nothing yet; `sound`: whether its codes are made sound."""
     self._service, self._task, self._begin = service, task, begin
     self._loop = asyncio.get_running_loop()
     self._queue: asyncio.Queue[list[events_lib.Event]] = asyncio.Queue()
-    self._pieces = pieces_lib.Pieces(service.session.assets)
+    self._pieces = pieces_lib.Pieces(service.session.assets, sound)
     self._ticket = -1
     self.first: float | None = None
     self.sound = 0.0
@@ -150,7 +150,8 @@ class Service:
     for task, ability in _NEEDS.items():
       try:
         assets.prompt(task)
-        assets.codec.require(ability)
+        if ability:
+          assets.codec.require(ability)
       except errors.UserError as error:
         refused[task] = str(error)
     return refused
@@ -231,18 +232,20 @@ class Service:
     seed: int,
     settings: config_lib.Sampling,
     drafts: bool,
+    sound: bool,
   ) -> Answer:
-    """Asks the engine; `Session.reply` has `task`, `said` and `voice`.
+    """Asks the engine; `Session.reply` has `task`, `said`, `voice` and `sound`.
 
     Raises:
       Problem: the model cannot be asked that, or too many ask.
     """
-    answer = Answer(self, task, time.monotonic())
+    answer = Answer(self, task, time.monotonic(), sound)
+    ability = 'stream' if sound else None
     try:
       if isinstance(said, str):  # soon done: no reason to wait behind sound
-        prompt = self.session.prompt(task, said, voice)
+        prompt = self.session.prompt(task, said, voice, ability)
       else:
-        prompt = await self.work(self.session.prompt, task, said, voice)
+        prompt = await self.work(self.session.prompt, task, said, voice, ability)
       request = self.session.decoder.request(prompt, seed, settings)
       answer.ask(request, drafts)
     except errors.UserError as error:

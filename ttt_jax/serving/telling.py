@@ -11,6 +11,7 @@ import numpy as np
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.codecs import audio_io
 from ttt_jax.sampling import events as events_lib
+from ttt_jax.sampling import session as session_lib
 from ttt_jax.serving import hearing, problems
 from ttt_jax.serving import service as service_lib
 
@@ -49,15 +50,20 @@ def wanted(task: str, accept: str) -> str:
   raise problems.Problem(406, f'of this there is {", ".join(offers)}')
 
 
-def content_type(form: str, rate: int) -> str:
-  """What the header says of a form."""
+def sounds(task: str, form: str) -> bool:
+  """Whether sound is made of an answer."""
+  return form != TEXT and session_lib.makes_sound(task)
+
+
+def content_type(form: str, rate: int | None) -> str:
+  """What the header says of a form; `rate` is that of the sound, if any is made."""
   if form == hearing.PCM:
     return f'{form};rate={rate}'
   return f'{form}; charset=utf-8' if form in (EVENTS, TEXT) else form
 
 
-async def whole(answer: service_lib.Answer, rate: int) -> dict[str, Any]:
-  """All of it as one object.
+async def whole(answer: service_lib.Answer, rate: int | None) -> dict[str, Any]:
+  """All of it as one object; `rate` as for `content_type`.
 
   Raises:
     Problem: it did not come to an end.
@@ -70,14 +76,14 @@ async def whole(answer: service_lib.Answer, rate: int) -> dict[str, Any]:
     sound += b''.join(audio_io.pcm(piece.wave) for piece in pieces)
     complete = event.complete
   wav = _base64(audio_io.wav_header(rate, len(sound)) + sound) if sound else None
-  told = {'text': text, 'wav': wav, 'sound_seconds': len(sound) / 2 / rate}
+  told = {'text': text, 'wav': wav, 'sound_seconds': answer.sound}
   return told | {'seconds': round(answer.seconds, 4), 'complete': complete}
 
 
 async def pieces(
   answer: service_lib.Answer,
   form: str,
-  rate: int,
+  rate: int | None,
   vocabulary: vocabulary_lib.Vocabulary,
   blocks: bool,
 ) -> AsyncIterator[bytes]:
@@ -119,7 +125,7 @@ def _events(news: service_lib.News, answer, vocabulary, blocks: bool):
   for piece in news.pieces:
     if piece.kind == 'text' and kind != 'text':  # what was held back until now
       yield 'text', {'text': piece.text, 'tokens': 0, 'mark': None}
-    elif piece.kind == 'audio':
+    elif len(piece.wave):
       yield 'audio', {'pcm': _base64(audio_io.pcm(piece.wave))}
     elif piece.kind == 'end':
       yield 'end', {}

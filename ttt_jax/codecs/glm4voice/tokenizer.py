@@ -74,9 +74,14 @@ class Glm4Voice(codec.Codec):
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Hash of the log-mels, the network's shape and all parameters that make tokens."""
+    """Hash of the log-mels, the network's shape and all parameters that make tokens.
+
+    A subclass has the same: what it makes of tokens changes none of them.
+    """
     sizes = vars(self._shape)
-    digest = hashlib.sha256(json.dumps([self.kind, _ANALYSIS, sizes], sort_keys=True).encode())
+    digest = hashlib.sha256(
+      json.dumps([Glm4Voice.kind, _ANALYSIS, sizes], sort_keys=True).encode()
+    )
     for name, array in weights.named(self._params):
       digest.update(f'{name}{array.shape}'.encode())
       digest.update(np.ascontiguousarray(array, '<f4').data)

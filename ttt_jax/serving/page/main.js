@@ -69,7 +69,8 @@ async function connect() {
       setTimeout(connect, 1000);
       return;
     }
-    status.textContent = `${about.frame_rate} codes a second, blocks of ${about.block_size}`;
+    const pace = about.frame_rate === null ? '' : `${about.frame_rate} codes a second, `;
+    status.textContent = `${pace}blocks of ${about.block_size}`;
     status.className = 'status good';
     find('steps').max = about.block_size;
     find('steps').value = about.settings.steps_per_block;
@@ -78,7 +79,10 @@ async function connect() {
     find('text-temperature').value = about.settings.text_temperature;
     find('audio-temperature').value = about.settings.audio_temperature;
     find('said').maxLength = about.limits.text;
-    for (const radio of form.elements.task) radio.disabled = !about.voices[radio.value];
+    const speaks = about.abilities.includes('stream'); // what is answered here is heard
+    for (const radio of form.elements.task) {
+      radio.disabled = !about.voices[radio.value] || !(speaks || radio.value === 'transcribe');
+    }
     showRanges();
     choose();
   } catch (error) {
