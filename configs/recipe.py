@@ -16,7 +16,7 @@ def authors():
   c.optimizer.weight_decay = 0.01
   c.optimizer.beta2 = 0.95
   c.train.steps = 10_000
-  c.optimizer.warmup_steps = c.train.steps // 100
+  c.optimizer.warmup_steps = c.train.get_ref('steps') // 100  # of whatever is set later, too
   return c
 
 

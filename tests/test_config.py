@@ -134,18 +134,41 @@ def test_changes_of_weights_are_of_all_data_sets(changes, said):
     from_config_dict(values)
 
 
-def test_data_sets_are_set_on_the_command_line_and_kept(monkeypatch):
-  words = ('directory=a/x, b', 'weights=(3, 1.5)', 'changes=((5000, (1, 1)), (9000, (0, 1.0)))')
-  command = ['ttt-train', f'--config={ROOT / "configs/tiny.py"}']
-  command += [f'--config.data.{word}' for word in words]
+def parsed(monkeypatch, name, words):
+  """A config of ours as a command line changes it."""
+  command = ['ttt-train', f'--config={ROOT / "configs" / name}.py']
+  command += [f'--config.{word}' for word in words]
   monkeypatch.setattr('sys.argv', command)  # where ml_collections looks for keys
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', flag_values=values)
   values(command)
-  config = from_config_dict(values.config)
+  return values.config
+
+
+def test_data_sets_are_set_on_the_command_line_and_kept(monkeypatch):
+  words = ('directory=a/x, b', 'weights=(3, 1.5)', 'changes=((5000, (1, 1)), (9000, (0, 1.0)))')
+  config = from_config_dict(parsed(monkeypatch, 'tiny', [f'data.{word}' for word in words]))
   assert config.data.directories == ['a/x', 'b'] and config.data.weights == (3.0, 1.5)
   assert config.data.changes == ((5000, (1.0, 1.0)), (9000, (0.0, 1.0)))
   assert from_config_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+  'words,steps,warmup',
+  [
+    ([], 10_000, 100),
+    (['train.steps=3000'], 3000, 30),
+    (['train.steps=3000', 'optimizer.warmup_steps=7'], 3000, 7),
+    (['optimizer.warmup_steps=7', 'train.steps=3000'], 3000, 7),
+    (['train.steps=50'], 50, 0),
+  ],
+)
+def test_the_warm_up_of_the_recipe_is_a_share_of_the_steps_that_are_run(
+  monkeypatch, words, steps, warmup
+):
+  config = from_config_dict(parsed(monkeypatch, 'ttt_0p5b', words))
+  assert (config.train.steps, config.optimizer.warmup_steps) == (steps, warmup)
+  assert type(config.optimizer.warmup_steps) is int
 
 
 def test_a_threshold_needs_the_order_of_confidence():
