@@ -25,6 +25,7 @@ from ttt_jax.cli import settings
 from ttt_jax.codecs import codec as codec_lib
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(conversion.Conversion)}
+_DEFAULTS |= preparation.Job._field_defaults
 
 _SOURCE = flags.DEFINE_multi_string(
   'source', [], 'File, folder or pattern of records; TASK=PATH says what their task is.'
@@ -47,12 +48,16 @@ _MAX_SECONDS = flags.DEFINE_float(
 _CODEC = flags.DEFINE_string(
   'codec', _DEFAULTS['codec'], 'Folder of the codec of audio files, if the checkpoint has none.'
 )
-_SPLIT = flags.DEFINE_string('split', 'train', 'Where the records go.')
+_SPLIT = flags.DEFINE_string('split', _DEFAULTS['split'], 'Where the records go.')
 _HELD_OUT = flags.DEFINE_float(
-  'held_out', 0.0, "Share of the records that go to 'test' instead.", 0.0, 1.0
+  'held_out', _DEFAULTS['held_out'], "Share of records that go to 'test' instead.", 0.0, 1.0
 )
 _MAX_REJECTED = flags.DEFINE_float(
-  'max_rejected', 0.01, 'A larger share of rejected records ends the run.', 0.0, 1.0
+  'max_rejected',
+  _DEFAULTS['max_rejected'],
+  'A larger share of rejected records ends the run.',
+  0.0,
+  1.0,
 )
 _PROCESSES = flags.DEFINE_integer(
   'processes', None, 'How many work on it; the cores of this machine, by default.', 1

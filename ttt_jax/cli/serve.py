@@ -20,6 +20,9 @@ from absl import flags, logging
 from ttt_jax import description, errors
 from ttt_jax.cli import decoding, settings
 from ttt_jax.sampling import session as session_lib
+from ttt_jax.serving import limits  # what else is there may need the extra
+
+_LIMITS = limits.Limits()
 
 _CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Folder of a run.', required=True)
 _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
@@ -27,15 +30,17 @@ _PORT = flags.DEFINE_integer('port', 8000, 'Port; 0: any that is free.', 0, 6553
 _KEYS = flags.DEFINE_string('api_key_file', None, 'File of keys, one a line: who may ask.')
 _BATCH = flags.DEFINE_integer('batch', None, 'Answers at a time.')
 _PROMPT = flags.DEFINE_integer('max_prompt', 512, 'Tokens of a prompt, its recording included.')
-_QUEUE = flags.DEFINE_integer('queue', 64, 'Requests that may wait.', 0)
-_SECONDS = flags.DEFINE_float('answer_seconds', 120.0, 'For an answer, its wait included.', 1)
+_QUEUE = flags.DEFINE_integer('queue', _LIMITS.queue, 'Requests that may wait.', 0)
+_SECONDS = flags.DEFINE_float(
+  'answer_seconds', _LIMITS.answer_seconds, 'For an answer, its wait included.', 1
+)
 _WARM = flags.DEFINE_boolean('warm', True, 'Compile what is usual before the first request.')
 
 
 def main():
   """Reads the flags, and serves."""
   try:
-    from ttt_jax.serving import limits, server, service
+    from ttt_jax.serving import server, service
   except ImportError as error:
     raise errors.UserError(
       f"serving needs {error.name}: pip install 'ttt_jax[serve]'"
