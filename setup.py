@@ -7,8 +7,13 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = '0.1.0'
 
-# Compiles for TPUs on machines without one; the version that jax[tpu] has.
-PLAN = ['libtpu==0.0.42.*; sys_platform == "linux" and platform_machine == "x86_64"']
+# Compiles for TPUs on machines without one. Of the version that jax[tpu] has: jax 0.10.2 is the
+# last for Python 3.11, later Pythons get 0.12.
+_HERE = 'sys_platform == "linux" and platform_machine == "x86_64"'
+PLAN = [
+  f'libtpu==0.0.42.*; {_HERE} and python_version < "3.12"',
+  f'libtpu==0.0.50.*; {_HERE} and python_version >= "3.12"',
+]
 
 # Floors are what the code needs; ceilings, what nobody has tried it with.
 setuptools.setup(

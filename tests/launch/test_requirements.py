@@ -3,6 +3,7 @@
 import pathlib
 import re
 import runpy
+from importlib import metadata
 
 import pytest
 import setuptools
@@ -39,10 +40,30 @@ def test_every_requirement_has_a_floor_and_a_ceiling(setup):
 
 
 def test_what_plans_need_is_an_extra_that_tests_have_too(setup):
-  (compiler,) = map(requirements.Requirement, setup['extras_require']['plan'])
-  assert compiler.name == 'libtpu' and str(compiler) in map(
-    str, map(requirements.Requirement, setup['extras_require']['test'])
-  )
+  plan = setup['extras_require']['plan']
+  assert {requirements.Requirement(text).name for text in plan} == {'libtpu'}
+  assert set(plan) <= set(setup['extras_require']['test'])
+
+
+COMPILES = {'sys_platform': 'linux', 'platform_machine': 'x86_64'}  # wherever this test runs
+
+
+def test_plans_are_compiled_by_the_version_that_the_jax_here_wants(setup):
+  wanted = [
+    one.specifier
+    for one in map(requirements.Requirement, metadata.requires('jax'))
+    if one.name == 'libtpu' and one.marker.evaluate(COMPILES | {'extra': 'tpu'})
+  ]
+  plan = map(requirements.Requirement, setup['extras_require']['plan'])
+  assert [one.specifier for one in plan if one.marker.evaluate(COMPILES)] == wanted
+
+
+@pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
+def test_every_python_has_one_compiler_of_plans(setup, python):
+  place = COMPILES | {'python_version': python}
+  plan = [requirements.Requirement(text) for text in setup['extras_require']['plan']]
+  assert sum(one.marker.evaluate(place) for one in plan) == 1
+  assert not any(one.marker.evaluate(place | {'sys_platform': 'darwin'}) for one in plan)
 
 
 @pytest.mark.parametrize('extra', LOCKS)
