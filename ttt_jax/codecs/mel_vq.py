@@ -154,10 +154,6 @@ class MelVQ(codec.Codec):
       digest.update(array.astype('<f4').tobytes())
     return digest.hexdigest()[:16]
 
-  def num_tokens(self, num_samples: int) -> int:
-    """How many tokens `encode` makes of so many samples at `self.sample_rate`."""
-    return -(-num_samples // (spectrogram.HOP * self.frames_per_token))
-
   def _encode(self, wave: np.ndarray) -> np.ndarray:
     with threads.one_thread():
       patches = _patches_of(spectrogram.normalise_level(wave), self.frames_per_token)

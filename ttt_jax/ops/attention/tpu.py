@@ -136,7 +136,7 @@ def _scores(keys, q, s: _Settings):
   return bounded * (s.soft_cap * _LOG2_E), 1 - bounded * bounded
 
 
-def _at_step(walks, block, step, steps, body) -> None:
+def _at_step(walks, block, step, body) -> None:
   """Runs `body(other block, masked)` where the walk of a block has this step."""
   mine = [walks[8 * block + i] for i in range(8)]
   other, full = walk.place(mine, step)
@@ -174,7 +174,7 @@ def _forward_kernel(walks, edges, q, k, v, out, log_sum, top, total, sums, *, s:
       total[row] = decay * total[row] + jnp.sum(weights, 0, keepdims=True)
       sums[head] = decay * sums[head] + _dot(values, weights.astype(values.dtype), (0, 0))
 
-  _at_step(walks, block, step, pl.num_programs(3), body)
+  _at_step(walks, block, step, body)
 
   @pl.when(step == pl.num_programs(3) - 1)
   def _():
@@ -205,7 +205,7 @@ def _d_q_kernel(walks, edges, log_sum, delta, q, k, v, gradient, d_q, sums, *, s
       _, d_scores = _d_scores(keys, values, *of_query, visible, s)
       sums[head] += _dot(keys, d_scores.astype(keys.dtype), (0, 0))
 
-  _at_step(walks, block, step, pl.num_programs(3), body)
+  _at_step(walks, block, step, body)
 
   @pl.when(step == pl.num_programs(3) - 1)
   def _():
@@ -237,7 +237,7 @@ def _d_kv_kernel(
       sums_v[...] += _dot(weights.astype(upstream.dtype), upstream, (1, 0))
       sums_k[...] += _dot(d_scores.astype(queries.dtype), queries, (1, 0))
 
-  _at_step(walks, block, step, pl.num_programs(3), body)
+  _at_step(walks, block, step, body)
 
   @pl.when(step == pl.num_programs(3) - 1)
   def _():
