@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 import setuptools
-from packaging import requirements, utils, version
+from packaging import requirements, specifiers, utils, version
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOCKS = {'speech': ['linux', 'darwin'], 'tpu': ['linux']}  # extras, and where they are for
@@ -37,6 +37,14 @@ def test_every_requirement_has_a_floor_and_a_ceiling(setup):
   for text in (text for group in groups for text in group):
     operators = {one.operator for one in requirements.Requirement(text).specifier}
     assert operators == {'=='} or operators == {'>=', '<'}, text
+
+
+def test_pythons_are_told_as_they_are_taken(setup):
+  taken = specifiers.SpecifierSet(setup['python_requires'])
+  minors = [f'3.{minor}' for minor in range(30) if f'3.{minor}' in taken]
+  head = 'Programming Language :: Python :: '
+  told = [text.removeprefix(head) for text in setup['classifiers'] if text.startswith(head)]
+  assert told == ['3 :: Only', *minors]
 
 
 def test_what_plans_need_is_an_extra_that_tests_have_too(setup):
