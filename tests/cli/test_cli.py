@@ -154,6 +154,12 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
     assert rate == 16_000 and np.isfinite(wave).all()
   else:  # four steps of training: the model may well answer without audio
     assert 'error: the model answered without audio' in said
+  codes = tmp_path / 'codes.json'
+  code, said = tool('generate', f'--checkpoint={run}', '--speak=three one', f'--codes={codes}')
+  if code == 0:
+    assert all(0 <= id < WORLD.codes for span in json.loads(codes.read_text()) for id in span)
+  else:
+    assert 'error: the model answered without audio' in said
   recording = next((folder / 'data' / 'audio').glob('*.wav'))
   wave, rate = audio_io.read_wav(recording)
   other, silence = tmp_path / 'stereo.wav', tmp_path / 'silence.wav'
@@ -170,6 +176,15 @@ def test_generate_speaks_transcribes_and_answers(folder, tmp_path):
   cut = [f'--transcribe={recording}', '--text_temperature=90', '--max_text=1']
   code, said = tool('generate', f'--checkpoint={run}', *cut)
   assert code == 0 and 'cut the answer short; to raise it, give --max_text (1 text' in said
+
+
+def test_a_model_that_nothing_can_be_asked_is_not_served(folder, tmp_path):
+  run = tmp_path / 'run'
+  shutil.copytree(folder / 'run', run)
+  (run / 'assets' / 'prompts.json').write_text('{}')
+  code, said = tool('serve', f'--checkpoint={run}', '--port=0')
+  assert code == 1 and 'error: there is nothing to serve' in said
+  assert 'listening' not in said and 'Traceback' not in said
 
 
 @pytest.mark.parametrize(
