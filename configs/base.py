@@ -150,7 +150,7 @@ def _train() -> ml_collections.ConfigDict:
   t.log_every = 20
   t.checkpoint_every = 500
   t.keep = 2  # latest checkpoints that are kept
-  t.keep_every = 0  # checkpoints of steps that are multiples of it are kept too; 0: none
+  t.keep_every = 0  # a multiple of checkpoint_every, whose multiples stay too; 0: none
   return t
 
 

@@ -162,7 +162,7 @@ def _newest(workdir: str | pathlib.Path, damaged: Sequence[int]) -> int | None:
   Raises:
     CheckpointError: there is none and there was one, as `newest_whole` says.
   """
-  steps = checkpoint.steps(workdir)
+  steps = together.checked(lambda: checkpoint.steps(workdir))
   newest = max((step for step in steps if not damaged or step < damaged[-1]), default=-1)
   aside = any(pathlib.Path(workdir, checkpoint.DAMAGED).glob('*'))
   # It was made before the description was written.

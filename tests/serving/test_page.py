@@ -232,3 +232,20 @@ def test_a_key_opens_the_page(talk, browser):
     page.press('#key', 'Tab')
     page.wait_for_selector('.status.good')
     context.close()
+
+
+def test_a_codec_that_makes_no_sound_leaves_what_can_be_read(talk, browser, monkeypatch):
+  monkeypatch.setattr(type(talk.assets.codec), 'abilities', frozenset({'encode'}))
+  with serving(talk) as client, Page(browser, client) as shown:
+    assert shown.page.locator('input[name=task]:checked').get_attribute('value') == 'transcribe'
+    assert shown.page.locator('input[name=task]:disabled').count() == 2
+    assert not shown.wrong
+  monkeypatch.setattr(type(talk.assets.codec), 'abilities', frozenset())
+  with serving(talk) as client:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f'http://127.0.0.1:{client.port}/')
+    page.wait_for_selector('.status.bad')
+    assert 'no answers that a page can play' in page.text_content('#status')
+    assert page.locator('#send').is_disabled()
+    context.close()

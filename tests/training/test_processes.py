@@ -9,8 +9,9 @@ from ttt_jax import errors
 SCRIPT = """
 import sys, jax, numpy as np
 from ttt_jax import batch, config, errors, resuming, sharding, together
-from ttt_jax.training import place
-port, number, said, *folders = sys.argv[1:]
+from ttt_jax.training import place, train
+from configs import base
+port, number, said, data, *folders = sys.argv[1:]
 sys.stdout = open(said, 'w')  # what Gloo prints goes to the other one
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(number))
 sizes = config.Mesh(slices=2, data=-1, outer=1, fsdp=2, sequence=1, tensor=1)
@@ -36,6 +37,12 @@ for rate, records in ((0.1, 'ab'), (0.1 + int(number), 'a' + number)):
     print(together.checked(lambda: resuming.refuse_disagreement(about)))
   except errors.UserError as error:
     print(error.exit_code, error)
+settings = base.get_config()
+settings.data.directory = data
+try:
+  train.train(config.from_config_dict(settings.to_dict()), folders[0])
+except errors.UserError as error:
+  print(error)
 for folder in folders:
   try:
     place.refuse_unshared(folder, patience=0.2)
@@ -68,15 +75,19 @@ def both(tmp_path_factory):
     process.wait()
 
 
-def test_two_processes_share_slices_rows_and_a_folder_but_no_other(both, tmp_path):
+def test_two_processes_share_slices_rows_and_a_folder_and_what_one_of_them_refuses(
+  both, toy_data, tmp_path
+):
   (tmp_path / 'file').touch()
+  data = (toy_data, tmp_path / 'none')
   first = (tmp_path / 'a' / 'run', tmp_path / 'mine', tmp_path / 'file' / 'run')
   second = (first[0], tmp_path / 'yours', first[2])
-  said = both(first, second)
-  for number, (*slices, rows, right, agreed, other, shared, private, unwritable) in enumerate(
-    said
-  ):
+  said = both((data[0], *first), (data[1], *second))
+  for number, lines in enumerate(said):
+    *slices, rows, right, agreed, other, lack, shared, private, unwritable = lines
     folders = (first, second)[number]
+    missing = f'{data[1]}: no data set of records here'
+    assert lack == (missing if number else f'process 1: {missing}')
     assert slices == ['{0}', '{1}'] and shared == 'shared'
     wanted = [row for row in range(32) if row // 4 % 2 == number]
     assert rows == str(wanted) and right == 'True'

@@ -143,16 +143,24 @@ def test_a_run_that_does_not_hear_sigterm_is_killed_when_its_time_is_up(tmp_path
 def test_a_run_does_not_begin_anew_where_its_folder_has_gone(tmp_path, caplog, monkeypatch):
   folder, away = tmp_path / 'run', tmp_path / 'away'
   folder.mkdir()
-  listed, looks = checkpoint.steps, []
+  listed, looks, stat = checkpoint.steps, [], os.stat
+
+  def stale(path, **more):
+    if str(path).startswith(str(folder)):
+      raise OSError(errno.ESTALE, 'stale')
+    return stat(path, **more)
 
   def steps(workdir):
-    """At the second look storage goes, at the fourth it comes back."""
-    found = listed(workdir)
+    """At the second look storage goes, then it answers no more; at the fourth it is back."""
+    found = listed(workdir) if len(looks) != 3 else []
     looks.append(found)
     if len(looks) == 2:
       folder.rename(away)
       folder.mkdir()
+    if len(looks) == 3:
+      monkeypatch.setattr(os, 'stat', stale)
     if len(looks) == 4:
+      monkeypatch.setattr(os, 'stat', stat)
       folder.rmdir()
       away.rename(folder)
     return found

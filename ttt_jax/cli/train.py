@@ -19,10 +19,10 @@ import jax
 from absl import flags
 
 from ttt_jax import config as config_lib
-from ttt_jax import errors
+from ttt_jax import errors, together
 from ttt_jax.cli import settings
 from ttt_jax.evaluation import in_training
-from ttt_jax.training import stopping, supervise, trace, train
+from ttt_jax.training import loop, stopping, supervise, trace, train
 
 _CONFIG = settings.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -81,6 +81,17 @@ def _supervise() -> int:
     raise errors.UserError(str(error)) from error
 
 
+def _asked() -> tuple[config_lib.Config, range, loop.Judge | None]:
+  """The settings, steps of which a trace is written, and who judges.
+
+  Raises:
+    UserError: they cannot be used.
+  """
+  config = settings.checked(_CONFIG.value)
+  profiled = trace.parse(_PROFILE.value, config.train.steps)
+  return config, profiled, in_training.judge(config, _WORKDIR.value)
+
+
 def main():
   """Reads the flags.
 
@@ -95,9 +106,7 @@ def main():
     _join()
   elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
     raise config_lib.ConfigError('--coordinator, --processes and --process need --distributed')
-  config = settings.checked(_CONFIG.value)
-  profiled = trace.parse(_PROFILE.value, config.train.steps)
-  judge = in_training.judge(config, _WORKDIR.value)
+  config, profiled, judge = together.checked(_asked)
   try:
     train.train(config, _WORKDIR.value, profiled, judge, allowed=_ALLOW.value)
   except BaseException as error:

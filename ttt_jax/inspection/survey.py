@@ -66,7 +66,7 @@ def survey(
   """Goes through a split of a data set.
 
   Args:
-    data: folder of the data set; `config.data` is not asked for it.
+    data: folder of the data set; that of `config.data` is not asked for.
     split: of the data set.
     config: settings of training.
     choice: what to look at.
@@ -74,7 +74,7 @@ def survey(
   Raises:
     UserError: the data set, the split or a key does not exist, or something is damaged.
   """
-  source = records.Source(data, split)
+  source = records.Source(data, split, config.data.cache)
   rng = np.random.default_rng(config.seed)
   sampled = choice.sample is not None and choice.sample < len(source)
   count = choice.sample if sampled else len(source)

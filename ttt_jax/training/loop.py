@@ -137,7 +137,7 @@ def train(
     checkpoints, done = _opened(stack, config, workdir, watch)
     current = _filled(config, assets, program, mesh, checkpoints, done)
     watch.alive()
-    _describe(workdir, about, assets, done)
+    together.checked(lambda: _describe(workdir, about, assets, done))
     start = int(current.step)
     made = stack.enter_context(contextlib.closing(feed.batches(start, own)))
     stream = _loaded(made, mesh, config, assets.vocabulary.size)
@@ -259,14 +259,19 @@ def _filled(config, assets, program, mesh, checkpoints, done: int | None) -> sta
     logging.info('going on from step %d', done)
     return state.State(jax.device_put(jax.numpy.int32(done), layout.step.sharding), *trees)
   if config.init.checkpoint:
-    params = _initial(config, assets, layout.params)
+    together.checked(lambda: _refuse_other_model(config, assets))
+    params = parameters.restore(config.init.checkpoint, layout.params)
     logging.info('starting from %s', config.init.checkpoint)
     return state.around(params, program.optimizer, mesh, layout)
   return state.fresh(program.model, program.optimizer, mesh, layout, config.seed)
 
 
-def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> Any:
-  """The parameters of the run that `config.init` names, if they fit this one."""
+def _refuse_other_model(config: config_lib.Config, assets: assets_lib.Assets) -> None:
+  """Refuses the run that `config.init` names where its parameters do not fit this one.
+
+  Raises:
+    AssetError, CheckpointError, ConfigError: they do not, or there is none.
+  """
   source = config.init.checkpoint
   other = description.config_of(source).model
   assets_of_source = assets_lib.load(pathlib.Path(source, assets_lib.DIRECTORY))
@@ -282,7 +287,6 @@ def _initial(config: config_lib.Config, assets: assets_lib.Assets, layout) -> An
       f'{source} is another model; add {" ".join(wrong)} '
       f'(or train with --config=configs/finetune.py:{source})'
     )
-  return parameters.restore(source, layout)
 
 
 def _loaded(stream, mesh, config: config_lib.Config, vocabulary_size: int):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from ttt_jax.training import stopping, watchdog
 _MOST = 64  # times the first wait that a wait is at most
 _PARTING = 5.0  # seconds in which processes that are left behind may end
 _NOT_STARTED = 126  # as a shell has it
-_GONE = '{}: the run has gone from this folder; is its storage mounted?'
+_GONE = '{}: there is no run in this folder any more; is its storage mounted?'
 _TIDIED = 'resource_tracker'  # of multiprocessing
 # Stacks follow; a bar of progress, which ends no line, may go before.
 _FATAL = re.compile(r'\b(F\d{4} \d\d:|Fatal Python error).*')
@@ -38,8 +37,8 @@ def supervise(command: Sequence[str], workdir: str, settings: config_lib.Guard) 
   When it fails it is started again, after a wait that doubles each time. Progress is a
   checkpoint with a higher step than all before; after it, counting begins anew. Where there
   was one and the folder holds no run any more, it is not started: it would begin anew, in a
-  folder on which storage was mounted. SIGTERM and
-  Ctrl-C are passed on as SIGTERM, and then the command is not started again.
+  folder on which storage was mounted. SIGTERM and Ctrl-C are passed on as SIGTERM, and then
+  the command is not started again.
 
   Args:
     command: trains in `workdir`, and ends when its standard input does (see `end_with_input`):
@@ -90,9 +89,9 @@ def _newest(workdir: str) -> int:
 
 
 def _is_there(workdir: str) -> bool:
-  """Whether a folder holds what is left of a run."""
+  """Whether a folder holds what is left of a run; false, too, if storage does not answer."""
   left = (description.FILE, checkpoint.DIRECTORY, checkpoint.DAMAGED)
-  return any(pathlib.Path(workdir, name).exists() for name in left)
+  return any(os.path.exists(os.path.join(workdir, name)) for name in left)
 
 
 def end_with_input() -> None:

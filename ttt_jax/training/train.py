@@ -7,6 +7,7 @@ from absl import logging
 
 from data_pipelines.stream import loader, mixture, packing, rows
 from ttt_jax import config as config_lib
+from ttt_jax import together
 from ttt_jax.training import loop, state
 
 
@@ -29,12 +30,17 @@ def train(
     allowed: settings that may differ from those of the run in `workdir` (see `resuming`).
 
   Raises:
-    UserError: the data set, the folder or the settings cannot be used.
+    UserError: the data set, the folder or the settings cannot be used, here or in another
+      process.
     Stopped: the run was told to stop.
   """
   data = config.data
-  sources = mixture.open_all(data)
-  stream = kind(sources, data, config.mask, config.objective, config.seed)
+
+  def opened():
+    sources = mixture.open_all(data)
+    return sources, kind(sources, data, config.mask, config.objective, config.seed)
+
+  sources, stream = together.checked(opened)
   for source, deck, about in zip(sources, stream.plan.decks, stream.plan.epochs()):
     logging.info(
       '%s: %d records, %.1f %% of all that come, once in about %.0f steps',

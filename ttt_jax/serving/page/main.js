@@ -80,9 +80,13 @@ async function connect() {
     find('audio-temperature').value = about.settings.audio_temperature;
     find('said').maxLength = about.limits.text;
     const speaks = about.abilities.includes('stream'); // what is answered here is heard
-    for (const radio of form.elements.task) {
+    const tasks = [...form.elements.task];
+    for (const radio of tasks) {
       radio.disabled = !about.voices[radio.value] || !(speaks || radio.value === 'transcribe');
     }
+    const able = tasks.filter((radio) => !radio.disabled);
+    if (!able.length) throw new Problem('this model has no answers that a page can play');
+    if (!able.some((radio) => radio.checked)) able[0].checked = true;
     showRanges();
     choose();
   } catch (error) {
