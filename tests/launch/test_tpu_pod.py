@@ -137,9 +137,11 @@ def test_every_commit_is_installed_with_a_python_that_is_new_enough(make_pod):
     pod('setup')
     pod('setup')
     calls = pod.worker(1, '../installed').read_text().splitlines()
-    assert len(calls) == times
-    assert calls[-1].startswith(f'{pod.worker(1, "source")} -m pip install ')
-    assert calls[-1].endswith('.[tpu]')
+    assert len(calls) == 2 * times
+    begin = f'{pod.worker(1, "source")} -m pip install '
+    assert all(call.startswith(begin) for call in calls)
+    ends = [' --require-hashes --requirement launch/tpu.lock', ' --no-deps --editable .']
+    assert all(call.endswith(end) for call, end in zip(calls[-2:], ends))
     pod.commit()
 
 
