@@ -69,7 +69,7 @@ def opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
 
   Raises:
     AudioError: the file is missing, empty, or not a sound file, also where that shows only
-      when it is read.
+      when it is read; or it has a form that can only be read from its begin.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -78,6 +78,10 @@ def opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     raise AudioError(f'{path}: the file is empty (0 bytes); record or copy it again')
   try:
     with soundfile.SoundFile(path) as file:
+      if not file.seekable():
+        raise AudioError(
+          f'{path}: {file.subtype_info} cannot be read from any place; convert it to WAV or FLAC'
+        )
       yield file
   except (soundfile.SoundFileError, OSError) as error:
     raise AudioError(
