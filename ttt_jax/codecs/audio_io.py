@@ -80,7 +80,7 @@ def opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     with soundfile.SoundFile(path) as file:
       if not file.seekable():
         raise AudioError(
-          f'{path}: {file.subtype_info} cannot be read from any place; convert it to WAV or FLAC'
+          f'{path}: {file.subtype_info} can only be read from its begin; convert it to FLAC'
         )
       yield file
   except (soundfile.SoundFileError, OSError) as error:
