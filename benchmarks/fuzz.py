@@ -203,7 +203,7 @@ def _keep(name: str, data: bytes) -> pathlib.Path:
 
 def _pick(name: str, inputs: pathlib.Path) -> None:
   """Keeps the smallest inputs that go where no seed and no input that is kept goes."""
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as folder, target_lib.within_room():
     made = targets.TARGETS[name](pathlib.Path(folder))
     known = [*made.seeds, *targets.corpus(name)]
     seen = set().union(*(_ways(made, data) for data in known))
@@ -238,7 +238,8 @@ def _ways(made: target_lib.Target, data: bytes) -> set[tuple[str, int, int]]:
 
   sys.settrace(enter)
   try:
-    with contextlib.suppress(Exception):  # a crash was told when it was found
+    # A crash was told when it was found; what hangs ends the choice.
+    with contextlib.suppress(Exception), target_lib.within_time():
       target_lib.feed(made, data)
   finally:
     sys.settrace(None)

@@ -321,6 +321,8 @@ def _moves(path: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
     raise _damaged(path, str(error)) from error
   root = os.path.realpath(path.parent)
   for each in itertools.chain.from_iterable(moves):
+    if '\0' in str(each):
+      raise _damaged(path, f'{str(each)!r} is no path')
     if os.path.commonpath([root, os.path.realpath(each.parent)]) != root:
       raise _damaged(path, f'{each} lies elsewhere')
   return moves

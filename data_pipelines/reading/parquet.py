@@ -12,6 +12,7 @@ from ttt_jax import json_file
 COLUMNS = ('messages', 'conversations', 'prompt', 'response', 'text', 'turns', 'parts')
 COLUMNS += ('interleave', 'task', 'about')
 _ROWS = 256  # that are in memory together
+_DENSEST = 100  # rows a byte of a file; who says that there are more has fewer
 
 
 def cut(path: pathlib.Path, size: int) -> Iterator[Cut]:
@@ -46,7 +47,7 @@ def read(path: pathlib.Path, part: Cut, limit: int) -> Iterator[Found]:
         for index in range(len(batch)):
           yield _row(row, batch.slice(index, 1), limit)
           row += 1
-    except (OSError, ValueError) as error:  # pyarrow's errors are one of these
+    except Exception as error:  # pyarrow has many kinds, of damage too
       for number in range(row, behind):
         yield Found(number, number, None, f'its group of rows is damaged: {_line(error)}')
     row = behind
@@ -60,7 +61,7 @@ def _row(number: int, row: Any, limit: int) -> Found:
   try:
     (content,) = row.to_pylist()
     return Found(number, number, _present(content))
-  except ValueError as error:  # of which UnicodeDecodeError is one
+  except Exception as error:  # as above, and UnicodeDecodeError
     return Found(number, number, None, f'cannot be read: {_line(error)}', repr(row)[:EXCERPT])
 
 
@@ -87,8 +88,13 @@ def _open(path: pathlib.Path) -> Any:
       f"{path}: to read parquet, pyarrow is needed: pip install 'ttt_jax[parquet]'"
     ) from error
   try:
-    return parquet.ParquetFile(path)
-  except (OSError, ValueError) as error:
+    file, size = parquet.ParquetFile(path), path.stat().st_size
+    groups = range(file.metadata.num_row_groups)
+    rows = [file.metadata.row_group(group).num_rows for group in groups]
+    if min(rows, default=0) < 0 or sum(rows) > _DENSEST * size:
+      raise ValueError(f'it says that it has {sum(rows)} rows in {size} bytes')
+    return file
+  except Exception as error:  # as above
     raise records.DataError(
       f'{path}: no whole parquet file ({_line(error)}): copy or make it again'
     ) from error
