@@ -6,8 +6,9 @@
 one that crashes or hangs is no end to the others. An input that a reader may not fall over, and
 does, goes to `tests/fuzz/corpus/`, where tests replay it; so do a few that went new ways.
 
-The time of readers that is in --json FILE already counts: hours can be spread over days. Take a
-reader out of FILE when it has changed.
+The time of readers that is in --json FILE already counts: hours can be spread over days.
+SIGTERM ends it within two minutes, and what was done is kept. Take a reader out of FILE when it
+has changed.
 """
 
 import collections
@@ -20,6 +21,7 @@ import pathlib
 import random
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -51,6 +53,7 @@ _PICKED = 15.0  # seconds to choose them
 _DEATHS = 5  # of processes, after which a target is left
 _STRETCH = 120  # seconds of a process: code that atheris watches takes ever more memory in it
 _OWN = (str(ROOT / 'ttt_jax'), str(ROOT / 'data_pipelines'))
+_told: list[int] = []  # signals that want this to end
 
 
 class Result(NamedTuple):
@@ -88,7 +91,7 @@ def fuzz(name: str, seconds: float, folder: pathlib.Path) -> Result:
   for each in (inputs, crashes, artifacts):
     each.mkdir()
   executions, spent, deaths, edges = 0, 0.0, 0, None
-  while (left := round(seconds - spent)) >= 1 and deaths < _DEATHS:
+  while (left := round(seconds - spent)) >= 1 and deaths < _DEATHS and not _told:
     log.unlink(missing_ok=True)
     stretch = min(left, _STRETCH)
     status, used = _forked(log, _feed, name, stretch, inputs, crashes, artifacts)
@@ -113,6 +116,7 @@ def _forked(log: pathlib.Path, function, *arguments) -> tuple[int, float]:
   sys.stdout.flush()
   pid = os.fork()
   if not pid:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with log.open('ab') as file:
       os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
@@ -285,8 +289,11 @@ def main() -> None:
     done = {name: Result(*(one[key] for key in Result._fields)) for name, one in kept.items()}
   results = record.begin(FORMULA, ['atheris', 'jax'])
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  signal.signal(signal.SIGTERM, lambda number, frame: _told.append(number))
   print(f'{"target":20} executions a second  seconds  edges   new kept crashes')
   for name in chosen:
+    if _told:
+      return
     left = (2.0 if given.quick else 60 * given.minutes) - done.get(name, _NOTHING).seconds
     if left >= 1:
       with tempfile.TemporaryDirectory() as folder:
