@@ -1,10 +1,11 @@
 """Text <-> ids, behind one interface: sentencepiece models and tokenizer.json files."""
 
+import contextlib
 import hashlib
 import io
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import sentencepiece
@@ -47,6 +48,21 @@ class Tokenizer(Protocol):
     """Writes the tokenizer into `directory`; `load` reads it."""
 
 
+@contextlib.contextmanager
+def _library(wrong: str) -> Iterator[None]:
+  """What the libraries raise becomes VocabularyError: errors of any kind, and Rust's panics."""
+  try:
+    yield
+  except BaseException as error:
+    if not isinstance(error, Exception) and type(error).__module__ != 'pyo3_runtime':
+      raise
+    raise vocabulary.VocabularyError(f'{wrong} ({error})') from error
+
+
+_NO_TEXT = 'the tokenizer cannot make ids of this text'
+_NO_IDS = 'the tokenizer cannot make text of these ids'
+
+
 class SentencePiece:
   """A sentencepiece model; byte-exact in the round trip where it has byte pieces."""
 
@@ -61,10 +77,9 @@ class SentencePiece:
     if not model:  # the library takes that for no file at all
       raise vocabulary.VocabularyError('not a sentencepiece model: it is empty')
     self.model = model
-    try:
+    with _library('not a sentencepiece model'):
       self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-      raise vocabulary.VocabularyError(f'not a sentencepiece model ({error})') from error
+      sentencepiece_model_pb2.ModelProto.FromString(model)  # what `added` reads may not fit
     self.size = self._processor.vocab_size()
     self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
@@ -72,16 +87,23 @@ class SentencePiece:
     return (SentencePiece, (self.model,))
 
   def encode(self, text: str) -> list[int]:
-    """Ids of `text`."""
-    return self._processor.encode(text)
+    """Ids of `text`; raises VocabularyError where the model is damaged."""
+    with _library(_NO_TEXT):
+      return self._processor.encode(text)
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids`; control symbols, and ids beyond the last piece, are left out."""
-    return self._processor.decode([int(i) for i in ids if i < self.size])
+    """Text of `ids`; control symbols, and ids beyond the last piece, are left out.
+
+    Raises:
+      VocabularyError: the model is damaged.
+    """
+    with _library(_NO_IDS):
+      return self._processor.decode([int(i) for i in ids if i < self.size])
 
   def has(self, name: str) -> bool:
     """Whether there is a control symbol `name`."""
-    return self._processor.is_control(self._processor.piece_to_id(name))
+    number = self._processor.piece_to_id(name)
+    return 0 <= number < self.size and self._processor.is_control(number)
 
   def special(self, name: str) -> int:
     """Id of the control symbol `name`.
@@ -151,7 +173,7 @@ class HuggingFace:
       VocabularyError: it is none.
     """
     self.text = text
-    try:
+    with _library('not a tokenizer.json'):
       content = json.loads(text)
       for token in content['added_tokens']:
         # What the file forgot to call special must be no less hard to forge.
@@ -159,8 +181,6 @@ class HuggingFace:
       self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
       self._specials = {token['content']: token['id'] for token in content['added_tokens']}
       self.size = max(self._tokenizer.get_vocab().values()) + 1
-    except Exception as error:  # the library raises nothing narrower
-      raise vocabulary.VocabularyError(f'not a tokenizer.json ({error})') from error
     self._tokenizer.encode_special_tokens = True  # as text, piece by piece
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
@@ -170,12 +190,18 @@ class HuggingFace:
     return (HuggingFace, (self.text,))
 
   def encode(self, text: str) -> list[int]:
-    """Ids of `text`."""
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    """Ids of `text`; raises VocabularyError where the file has no token for a part of it."""
+    with _library(_NO_TEXT):
+      return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids`; specials, and ids that mean nothing, are left out."""
-    return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+    """Text of `ids`; specials, and ids that mean nothing, are left out.
+
+    Raises:
+      VocabularyError: the file is damaged.
+    """
+    with _library(_NO_IDS):
+      return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
   def has(self, name: str) -> bool:
     """Whether there is an added token `name`."""
