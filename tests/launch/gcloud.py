@@ -7,10 +7,13 @@ Everything lies in the folder that $POD_STUB names:
                   last one stays
     stays         while it is there, so does any state
     pod.json      the pod as it is now, if there is one
+    lock          held by the call that looks at the pod or changes it: tests call at once
     template/     what a worker has when it is new
     worker-0/ ... their home folders, while there is a pod
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -18,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 GONE = ('SUSPENDED', 'FAILED')
 SHARED = {'--zone', '--project'}
@@ -32,6 +36,14 @@ KNOWN = {
 }
 STUB = pathlib.Path(os.environ.get('POD_STUB', '/nowhere'))
 WORKERS = 2
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Keeps other calls from the pod."""
+  with (STUB / 'lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
 
 
 def processes(*marks: str) -> list[int]:
@@ -68,6 +80,7 @@ def empty() -> None:
     shutil.rmtree(home(STUB, number), ignore_errors=True)
 
 
+@alone()
 def seen() -> dict | None:
   """The pod in its next state."""
   path = STUB / 'pod.json'
@@ -89,6 +102,7 @@ def list_(names, flags):
     print(pod['states'][0])
 
 
+@alone()
 def create(names, flags):
   path = STUB / 'pod.json'
   if path.exists():
@@ -101,6 +115,7 @@ def create(names, flags):
     shutil.copytree(STUB / 'template', home(STUB, number))
 
 
+@alone()
 def delete(names, flags):
   if not (STUB / 'pod.json').exists():
     sys.exit('ERROR: (gcloud) NOT_FOUND')
@@ -115,8 +130,15 @@ def chosen(flags) -> list[int]:
 
 def ssh(names, flags):
   print('Using ssh batch size of 64.', file=sys.stderr)
+  running = started(chosen(flags), flags['--command'])
+  sys.exit(max((process.wait() for process in running), default=0))
+
+
+@alone()
+def started(numbers: list[int], command: str) -> list[subprocess.Popen]:
+  """The command on those workers that there are."""
   running = []
-  for number in chosen(flags):
+  for number in numbers:
     if not home(STUB, number).exists():  # as gcloud does: no error
       print(f'Could not prepare worker {number}', file=sys.stderr)
       continue
@@ -128,11 +150,12 @@ def ssh(names, flags):
       'VENV': str(folder / 'venv'),
       'WORKER': str(number),
     }
-    command = ['bash', '-c', flags['--command']]
-    running.append(subprocess.Popen(command, cwd=folder, env=environment))
-  sys.exit(max((process.wait() for process in running), default=0))
+    words = ['bash', '-c', command]
+    running.append(subprocess.Popen(words, cwd=folder, env=environment))
+  return running
 
 
+@alone()
 def scp(names, flags):
   source, target = names
   for number in chosen(flags):
