@@ -198,6 +198,7 @@ def test_a_model_that_nothing_can_be_asked_is_not_served(folder, tmp_path):
     (['--speak=one'], '--speak needs --out=FILE.wav or --codes=FILE.json'),
     (['--transcribe={nan}', '--codes=x'], '--transcribe answers in text'),
     (['--speak= ', '--out={missing}'], '--speak has no text'),
+    (['--speak=one', '--codes={missing}/x'], 'x cannot be written: give a file in a folder'),
     ([], 'give one of --speak'),
     (['--speak=one', '--out={missing}', '--voice=3'], 'no prompt for voice 3'),
     (

@@ -26,6 +26,8 @@ def test_it_leaves_a_table_a_page_and_figures(toy_data, tmp_path):
     (['--data=/nowhere'], '/nowhere: no data set of records here'),
     (['--data={data}', '--records=toy-3,nobody'], "no record of the key 'nobody'"),
     (['--data={data}', '--sample=0'], '--sample=0'),
+    (['--data={data}', '--json={data}'], 'cannot be written: give a file in a folder'),
+    (['--data={data}', '--out=/nowhere/page'], '--out=/nowhere/page cannot be written'),
   ],
 )
 def test_what_cannot_be_shown_is_explained(toy_data, flags, message):

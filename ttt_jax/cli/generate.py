@@ -53,6 +53,7 @@ def _request() -> tuple[str, str | session_lib.Recording]:
 def main():
   """Reads the flags."""
   task, said = _request()
+  settings.check_files(_OUT, _CODES)
   sampling = decoding.changed(description.config_of(_CHECKPOINT.value).sampling)
   session = session_lib.Session.load(_CHECKPOINT.value, sampling, _SEED.value)
   give = answers.live if _STREAM.value else answers.whole

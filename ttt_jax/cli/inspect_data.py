@@ -28,6 +28,7 @@ _ROWS = flags.DEFINE_integer('rows', 2, 'Rows that are drawn; 0 plans none.', lo
 def main():
   """Reads the flags."""
   config = settings.checked(_CONFIG.value)
+  settings.check_files(_OUT, _JSON)
   wanted = _RECORDS.value
   number = len(wanted) == 1 and wanted[0].isascii() and wanted[0].isdigit()
   choice = survey.Choice(

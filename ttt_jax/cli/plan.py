@@ -97,12 +97,7 @@ def _check_writable(folder: pathlib.Path | None) -> None:
     raise errors.UserError(
       f"--keep={folder} cannot be made a folder ({error.strerror}): give another, or ''"
     ) from error
-  for flag in (_JSON, _PLOT):
-    path = pathlib.Path(flag.value)
-    if flag.value and (path.is_dir() or not path.parent.is_dir()):
-      raise errors.UserError(
-        f'--{flag.name}={path} cannot be written: give a file in a folder that exists'
-      )
+  settings.check_files(_JSON, _PLOT)
 
 
 def main():

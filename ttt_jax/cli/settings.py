@@ -1,6 +1,7 @@
 """What the command-line tools share: the flag --config, and how errors are shown."""
 
 import logging as std_logging
+import os
 import pathlib
 import re
 import sys
@@ -53,6 +54,23 @@ def checked(config) -> config_lib.Config:
       'that of configs/base.py'
     ) from error
   return config_lib.from_config_dict(values)
+
+
+def check_files(*written: flags.FlagHolder) -> None:
+  """Looks whether there is a folder for each file that flags name, before work begins.
+
+  Args:
+    written: flags for files to write, which may be left out.
+
+  Raises:
+    UserError: there is none, or the file is a folder; names the flag.
+  """
+  for flag in written:
+    path = flag.value
+    if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or '.')):
+      raise errors.UserError(
+        f'--{flag.name}={path} cannot be written: give a file in a folder that exists'
+      )
 
 
 def run(main: Callable | None = None, commands: dict[str, Callable] | None = None) -> None:
