@@ -19,7 +19,7 @@ say() {
 }
 
 running() {
-  ! flock --nonblock train.lock true
+  ! flock --shared --nonblock train.lock true # so that two who look see nothing of each other
 }
 
 # The images of TPU VMs may bring a Python that is too old: uv fetches one that is not.
@@ -57,7 +57,8 @@ start() {
     say 'training runs already'
     return
   fi
-  rm -f train.pid train.exit train.stopped
+  rm -f train.exit train.stopped
+  : > train.pid
   nohup setsid bash source/launch/worker.sh run "$@" < /dev/null >> train.log 2>&1 & # keeps 9
   say 'training started'
 }
@@ -74,10 +75,12 @@ run() {
 
 status() {
   local code
-  code=$(cat train.exit 2>/dev/null || true)
   if running; then
     say 'running'
-  elif [ "$code" = 0 ]; then
+    return
+  fi
+  code=$(cat train.exit 2>/dev/null || true) # not earlier: it may have ended just now
+  if [ "$code" = 0 ]; then
     say 'finished'
   elif [ -e train.stopped ]; then
     say 'stopped'
@@ -97,6 +100,9 @@ stop() {
     say 'training does not run'
     return
   fi
+  until [ -s train.pid ] || ! running; do # it begins just now
+    sleep 0.1
+  done
   kill -TERM "$(cat train.pid)" || true
   if ! flock --timeout "$grace" train.lock true; then
     kill -KILL "$(cat train.pid)" || true

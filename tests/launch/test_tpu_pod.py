@@ -12,7 +12,7 @@ from machines import by_linux
 pytestmark = by_linux
 
 ECHO = 'echo "$WORKER: $PWD $COLOUR $*"'
-WAIT = 'echo "begun $*"; trap "echo ended; exit 143" TERM; sleep 600 & wait'
+WAIT = 'trap "echo ended; exit 143" TERM; echo "begun $*"; sleep 600 & wait'
 
 
 @pytest.fixture
