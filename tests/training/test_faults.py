@@ -19,7 +19,7 @@ from conftest import TOY_FLAGS, make_config
 
 from data_pipelines.stream import loader, mixture, rows
 from ttt_jax import assets as assets_lib
-from ttt_jax import checkpoint, resuming
+from ttt_jax import checkpoint, resuming, whole
 from ttt_jax.training import follow, saver, stopping, train, watchdog
 
 STEPS = 8
@@ -167,17 +167,20 @@ def full_disk():
 def test_a_full_disk_pauses_saving_and_does_not_stop_the_steps(
   toy_data, tmp_path, monkeypatch, undisturbed, caplog
 ):
-  original, release = loader.batches, []
+  original, alarm, release = loader.batches, saver.Saver._alarm, []
 
   def batches(*args, **kwargs):
     for number, batch in enumerate(original(*args, **kwargs), 1):
       if number == 2:
         release.append(full_disk())
-      if number == 5:
-        release.pop()()
       yield batch
 
+  def alarmed(*told):
+    alarm(*told)
+    release.pop()()
+
   monkeypatch.setattr(loader, 'batches', batches)
+  monkeypatch.setattr(saver.Saver, '_alarm', alarmed)
   try:
     last = train.train(config_for(toy_data), tmp_path)
   finally:
@@ -256,7 +259,7 @@ def stuck(workdir):
   watchdog.time = types.SimpleNamespace(monotonic=lambda: late)
   time.sleep(600)
 resuming.newest_whole = stuck
-train.train(make_config(data__directory=sys.argv[1], guard__hang=20.0), sys.argv[2])
+train.train(make_config(data__directory=sys.argv[1], guard__hang=60.0), sys.argv[2])
 """
 
 
@@ -271,6 +274,19 @@ def test_a_start_that_hangs_is_ended(toy_data, tmp_path):
     check=False,
   )
   assert done.returncode == watchdog.CODE and 'in stuck' in done.stderr
+
+
+def test_what_a_failed_save_writes_late_goes_with_a_later_save(tmp_path):
+  late = tmp_path / checkpoint.DIRECTORY / f'1{whole.TEMPORARY}-late'
+  with checkpoint.opened(tmp_path, 2) as checkpoints:
+    store = saver.Saver(checkpoints, tmp_path, {})
+    params = {'a': jax.numpy.zeros(9)}
+    store.save(2, params, params)
+    late.mkdir()
+    store.save(3, params, params)
+    assert not late.exists()
+    store.finish()
+  assert checkpoint.steps(tmp_path) == [2, 3]
 
 
 def test_without_room_for_a_checkpoint_none_is_begun(tmp_path, monkeypatch, caplog):

@@ -80,8 +80,8 @@ class Saver:
       self._failed(error)
     if self._under_way is not None:
       self._under_way, self._missed, self._failures = None, [], 0
-    if self._missed:  # not earlier: when one thread fails, others still write
-      checkpoint.sweep(self._workdir)
+    # Each time, and not only behind what failed: when one thread fails, others still write.
+    checkpoint.sweep(self._workdir)
 
   def _failed(self, error: Exception) -> None:
     """Goes on without the step, if that may be; else raises the error again."""
