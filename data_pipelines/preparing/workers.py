@@ -1,5 +1,6 @@
 """Processes that work on pieces; when one dies, it is known on what."""
 
+import contextlib
 import multiprocessing
 import signal
 import traceback
@@ -60,7 +61,8 @@ class _Worker:
 
   def give(self, number: int, piece: Any) -> None:
     self.number = number
-    self.pipe.send(piece)
+    with contextlib.suppress(ConnectionError):  # it has died: who receives is told
+      self.pipe.send(piece)
 
 
 def _run_apart(work: Work, pieces: Sequence[Any], processes: int, told: Told) -> None:

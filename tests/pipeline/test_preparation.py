@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import operator
 import os
 import pathlib
 import resource
@@ -220,6 +222,16 @@ def test_a_worker_that_dies_is_named_and_the_next_run_goes_on(assets, tmp_path):
   assert first <= 31 < first + 10
   result = prepare(tmp_path / 'data', assets, path, 2)
   assert result.counts.records == 60 and result.kept > 0
+
+
+def test_a_worker_that_dies_between_two_pieces_is_named():
+  def told(number, done, content):
+    for child in multiprocessing.active_children():
+      child.kill()
+      child.join()
+
+  with pytest.raises(workers.WorkerError, match='^[bcd]: the process .* SIGKILL'):
+    workers.run(operator.is_, 'abcd', 2, told)
 
 
 def test_defects_show_where_they_are(assets, tmp_path):
