@@ -15,6 +15,7 @@ from ttt_jax.codecs import audio_io
 from ttt_jax.serving import limits, server, service
 
 EVENTS = {'accept': 'text/event-stream'}
+_PATIENCE = 600  # seconds: many may wait for what is compiled, on a busy machine
 
 
 def events_of(lines):
@@ -68,6 +69,7 @@ def counted(client):
 @contextlib.contextmanager
 def serving(talk, keys=(), **changes):
   """A server, and a client of it."""
+  changes = {'answer_seconds': _PATIENCE} | changes
   made = service.Service(talk, dataclasses.replace(limits.Limits(), **changes))
   running = server.Server(made, '127.0.0.1', keys, warm=False)
   listener = socket.create_server(('127.0.0.1', 0), backlog=256)
@@ -75,7 +77,7 @@ def serving(talk, keys=(), **changes):
   thread.start()
   port = listener.getsockname()[1]
   try:
-    with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=120) as client:
+    with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=_PATIENCE) as client:
       while client.get('/readyz').status_code != 200:
         time.sleep(0.01)
       client.service, client.port = made, port

@@ -27,6 +27,8 @@ _FLAGS = [
   '--autoplay-policy=no-user-gesture-required',
 ]
 
+_PATIENCE = 120_000  # ms: the server is of this process, and may be compiling
+
 # Whatever the page plays goes through here.
 _LISTEN = """
 window.played = [];
@@ -60,6 +62,7 @@ async (picture) => {
 def browser():
   path = machines.program('chromium', 'google-chrome')
   with sync_api.sync_playwright() as playwright:
+    sync_api.expect.set_options(timeout=_PATIENCE)
     made = playwright.chromium.launch(executable_path=path, args=_FLAGS)
     yield made
     made.close()
@@ -71,6 +74,7 @@ class Page:
   def __init__(self, browser, client, width=1200, scheme='light'):
     size = {'width': width, 'height': 900}
     self._context = browser.new_context(viewport=size, color_scheme=scheme)
+    self._context.set_default_timeout(_PATIENCE)
     self.page, self.wrong = self._context.new_page(), []
     self.page.add_init_script(_LISTEN)
     self.page.on('pageerror', lambda error: self.wrong.append(str(error)))
@@ -192,7 +196,7 @@ def test_a_file_and_the_microphone_are_heard(client, browser, tmp_path):
     page.click('#clip-drop')
     page.click('#record')
     page.locator('#record[aria-pressed=true]').wait_for()
-    page.wait_for_timeout(500)  # of sound at least: a busy machine records more
+    page.wait_for_timeout(3000)  # a busy machine may begin late
     page.click('#record')
     page.locator('#clip').wait_for()
     name = page.locator('#clip-name').text_content()

@@ -66,7 +66,7 @@ def both(tmp_path_factory):
       command = [sys.executable, '-c', SCRIPT, *map(str, said)]
       started.append(subprocess.Popen(command))
     for process in started:
-      process.wait(timeout=60)
+      process.wait(timeout=300)
     return [(notes / str(number)).read_text().splitlines() for number in range(len(folders))]
 
   yield run

@@ -211,7 +211,7 @@ from ttt_jax.training import supervise
 supervise.end_with_input()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 print('ready', flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -221,11 +221,11 @@ def test_a_run_ends_when_its_supervisor_does(tmp_path):
   with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
     assert process.stdout.readline() == 'ready\n' and process.poll() is None
     process.stdin.close()
-    assert process.wait(60) == 7
+    assert process.wait(300) == 7
 
 
 def test_a_run_may_end_before_its_supervisor():
-  script = SUPERVISED.replace('time.sleep(60)', 'sys.exit(3)')
+  script = SUPERVISED.replace('time.sleep(600)', 'sys.exit(3)')
   command = [sys.executable, '-c', script]
   with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-    assert process.wait(60) == 3
+    assert process.wait(300) == 3

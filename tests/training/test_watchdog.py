@@ -50,7 +50,7 @@ def test_a_process_that_hangs_ends_and_tells_where(tmp_path, stuck):
 
 def test_a_process_that_nobody_listens_to_ends_and_tells_all_the_same(tmp_path):
   script = 'import sys, time; from ttt_jax.training import watchdog\n'
-  script += 'with watchdog.Watchdog(0.2, sys.argv[1]): time.sleep(600)'
+  script += 'with watchdog.Watchdog(2.0, sys.argv[1]): time.sleep(600)'
   notice = 'import signal, time; from ttt_jax.training import stopping\n'
   notice += 'with stopping.Notice(0.1):\n  signal.raise_signal(15)\n  time.sleep(600)'
   mine, theirs = os.pipe()
