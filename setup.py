@@ -84,7 +84,7 @@ setuptools.setup(
     'asr': ['torch==2.13.0', 'transformers>=5.0,<6'],
     # Records in parquet files.
     'parquet': ['pyarrow>=20.0,<27'],
-    # benchmarks/fuzz.py; its readers are those of 'parquet' and 'serve' too.
+    # benchmarks/fuzz.py; its readers are those of 'parquet', 'plan' and 'serve' too.
     'fuzz': ['atheris>=3.0,<4'],
     # What a training step takes on TPUs.
     'plan': PLAN,

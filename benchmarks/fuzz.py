@@ -50,6 +50,7 @@ HANG = 10  # seconds
 SMALL = 2048  # bytes of an input that is kept because it went a new way
 MOST = 30  # inputs that are kept of a target
 _PICKED = 15.0  # seconds to choose them
+_BROKEN = 99  # exit code of a process that failed apart from the reader
 _DEATHS = 5  # of processes, after which a target is left
 _STRETCH = 120  # seconds of a process: code that atheris watches takes ever more memory in it
 _OWN = (str(ROOT / 'ttt_jax'), str(ROOT / 'data_pipelines'))
@@ -98,6 +99,8 @@ def fuzz(name: str, seconds: float, folder: pathlib.Path) -> Result:
     spent += used
     deaths += status != 0
     text = log.read_text(errors='replace')
+    if status == _BROKEN:
+      sys.exit(f'{name} cannot be fed; is what it needs installed?\n{text[-2000:]}')
     executions += max(map(int, re.findall(r'^#(\d+)\s', text, re.M)), default=0)
     reached = [int(n) for n in re.findall(r'cov: (\d+)', text)] or [0]
     edges = reached[0] if edges is None else edges
@@ -125,7 +128,7 @@ def _forked(log: pathlib.Path, function, *arguments) -> tuple[int, float]:
       os._exit(0)
     except BaseException:
       traceback.print_exc()
-      os._exit(99)
+      os._exit(_BROKEN)
   _, status, used = os.wait4(pid, 0)
   return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
 
