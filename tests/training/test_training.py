@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,7 +15,7 @@ from data_pipelines.stream import loader, rows
 from ttt_jax import checkpoint, description, parameters, resuming, sharding
 from ttt_jax import config as config_lib
 from ttt_jax.model import transformer
-from ttt_jax.training import metrics, optimizer, program, state, trace, train
+from ttt_jax.training import metrics, optimizer, place, program, state, trace, train
 
 
 def config_for(toy_data, **changes):
@@ -157,6 +158,24 @@ def test_weights_of_data_sets_may_change_in_steps_to_come_alone(finished):
   start((6, (1.0,)), (9, (2.0,)))
   with pytest.raises(checkpoint.CheckpointError, match='another data.changes'):
     start((5, (1.0,)), (9, (2.0,)))
+
+
+def test_a_folder_that_another_run_has_made_its_own_meanwhile_is_refused(
+  toy_data, tmp_path, monkeypatch
+):
+  alone, waits = place.alone, [True]
+
+  @contextlib.contextmanager
+  def held(workdir, patience):
+    if waits and waits.pop():  # another run trains there, and ends
+      train.train(config_for(toy_data, train__steps=1, seed=1), workdir)
+    with alone(workdir, patience):
+      yield
+
+  monkeypatch.setattr(place, 'alone', held)
+  with pytest.raises(checkpoint.CheckpointError, match='another seed'):
+    train.train(config_for(toy_data, train__steps=2), tmp_path)
+  assert json.loads((tmp_path / description.FILE).read_text())['config']['seed'] == 1
 
 
 def test_another_vocabulary_in_the_folder_is_refused(finished):

@@ -128,13 +128,14 @@ def train(
     watch = watchdog.Watchdog(config.guard.hang, workdir, jax.process_index())
     stack.enter_context(watch)
     together.checked(lambda: resuming.refuse_disagreement(about))
-    together.checked(lambda: resuming.refuse_another(workdir, about, allowed))
+    refuse = functools.partial(resuming.refuse_another, workdir, about, allowed)
+    together.checked(refuse)
     mesh = sharding.make_mesh(config.mesh)
     own = sharding.rows_of_process(mesh, config.data.batch_size)
     program = program_lib.assemble(config, assets.vocabulary, mesh)
     logging.info('%.3g M parameters on %s', state.count(program.layout.params) / 1e6, mesh)
     watch.alive()
-    checkpoints, done = _opened(stack, config, workdir, watch)
+    checkpoints, done = _opened(stack, config, workdir, watch, refuse)
     current = _filled(config, assets, program, mesh, checkpoints, done)
     watch.alive()
     together.checked(lambda: _describe(workdir, about, assets, done))
@@ -171,10 +172,12 @@ def _opened(
   config: config_lib.Config,
   workdir: str | pathlib.Path,
   watch: watchdog.Watchdog,
+  refuse: Callable[[], None],
 ):
   """The checkpoints of a folder that is this run's alone, and the step to go on from."""
   place.refuse_unshared(workdir)
   stack.enter_context(place.alone(workdir, config.guard.grace))
+  together.checked(refuse)  # again: another run may have been waited for, whose folder it is
   done = resuming.newest_whole(workdir)
   watch.alive()
   kept = config.train.keep, config.train.keep_every
