@@ -10,8 +10,9 @@ extras=$(IFS=,; echo "$*")
 mark="$VENV/.installed-$extras"
 
 find_python() {
-  local name
-  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+  local name names=(python3 python3.13 python3.12 python3.11)
+  [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+  for name in "${names[@]}"; do
     if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       echo "$name"
       return
@@ -23,7 +24,7 @@ find_python() {
 
 # Where libtpu is there for its compiler alone (the tests' extra has it), JAX would look for a
 # TPU and complain that there is none.
-if [ -z "$(ls -d /dev/accel* /dev/vfio /dev/nvidia[0-9]* /dev/kfd /dev/dxg 2>/dev/null)" ]; then
+if [ "$extras" != tpu ] && [ -z "$(ls -d /dev/accel* /dev/vfio /dev/nvidia[0-9]* /dev/kfd /dev/dxg 2>/dev/null)" ]; then
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 fi
 

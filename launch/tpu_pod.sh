@@ -48,7 +48,7 @@ fail() {
 quoted() {
   case $1 in
     '' | *[!A-Za-z0-9_./:=,@%+-]*) sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/" <<< "$1" ;;
-    *) echo "$1" ;;
+    *) printf '%s\n' "$1" ;;
   esac
 }
 
@@ -126,11 +126,17 @@ everywhere() {
   cloud ssh "$name" --node=all --worker=all ${ssh_flags[@]+"${ssh_flags[@]}"} \
     --command="$1" | tee "$scratch/output" || return
   grep '^\[' "$scratch/output" > "$scratch/answers" || true
-  # gcloud passes over a slice that it cannot reach, without an error.
-  if [ -z "$dry" ] && [ "$(wc -l < "$scratch/answers")" -lt "$slices" ]; then
+  # gcloud passes over a slice that it cannot reach, without an error. Worker 3 of one is SLICE-w-3.
+  if [ -z "$dry" ] && \
+    [ "$(sed 's/-w-[0-9]*\].*//' "$scratch/answers" | sort -u | wc -l)" -lt "$slices" ]; then
     say "not every slice of $name answers"
     return 1
   fi
+}
+
+# How many workers have answered so.
+count() {
+  grep -c "^\[[^]]*\] $1" "$scratch/answers" || true
 }
 
 # Has every worker do what launch/worker.sh says.
@@ -138,30 +144,44 @@ worker() {
   everywhere "if [ -d ttt_jax/source ]; then $1; else echo \"[\$(hostname)] not set up\"; fi"
 }
 
+# A pod that was there and that somebody has deleted is not made again.
 create() {
   local now requested='' before='' deadline=$((SECONDS + wait))
   [ -n "$type" ] || fail 'name the accelerator type: --type=TYPE'
   runtime=${runtime:-$(default_runtime)} || exit
   while [ "$SECONDS" -lt "$deadline" ]; do
-    now=$(state) || { [ -n "$before" ] && now=$before; } || return # a slip while waiting
+    # A slip while waiting is no end.
+    now=$(state) || { [ -n "$before$requested" ] && now=$before; } || return
     [ "$now" = "$before" ] || say "$name: ${now:-not there}"
     before=$now
     case $now in
-      ACTIVE) return ;;
+      ACTIVE)
+        made=yes
+        return
+        ;;
       '')
+        [ -z "$made" ] || deleted
         [ -n "$requested" ] || request || return
         requested=yes hoped=ACTIVE
         ;;
       SUSPENDED | FAILED) # preempted, or never there: it stays so, and keeps its name
         [ -z "$requested" ] || break
         cloud delete "$name" --force --quiet || return
+        made=''
         continue
         ;;
+      DELETING) [ -z "$made" ] || deleted ;;
+      SUSPENDING) ;;
+      *) made=yes ;;
     esac
     [ -n "$dry" ] || sleep "$poll"
   done
   say "$name is ${now:-not there}; create again to go on waiting, delete to give up"
   return 1
+}
+
+deleted() {
+  fail "somebody has deleted $name"
 }
 
 request() {
@@ -183,18 +203,32 @@ active() {
 
 setup() {
   active || return
-  git diff --quiet HEAD || say 'note: what is not committed stays here'
+  [ -z "$(git status --porcelain)" ] || say 'note: what is not committed stays here'
   git archive --format=tar.gz --output="$scratch/source.tar.gz" "$commit" || return
   cloud scp "$scratch/source.tar.gz" "$name:ttt_jax.tar.gz" --node=all --worker=all \
     ${ssh_flags[@]+"${ssh_flags[@]}"} || return
   # Files get the time of the copy, so that an environment made before is brought up to date.
-  everywhere "rm -rf ttt_jax/new && mkdir -p ttt_jax/new && \
+  everywhere "mkdir -p ttt_jax && exec 8> ttt_jax/setup.lock && flock 8 && \
+rm -rf ttt_jax/new && mkdir ttt_jax/new && \
 tar -xzmf ttt_jax.tar.gz -C ttt_jax/new && bash ttt_jax/new/launch/worker.sh setup $commit"
 }
 
-start() {
-  worker "${environment}bash ttt_jax/source/launch/worker.sh start$flags" || return
-  ! grep -q '\] not set up' "$scratch/answers" || { say 'set it up first'; return 1; }
+# Has training run on every worker: starts it where it runs on none, after doing what is named.
+begin() {
+  local running all
+  worker "$look" > /dev/null || return
+  running=$(count running) all=$(wc -l < "$scratch/answers")
+  if [ "$running" -gt 0 ]; then
+    [ "$running" -lt "$all" ] || { say 'training runs already'; return; }
+    cat "$scratch/answers"
+    say 'training still runs on some workers: stop it, or wait for its end'
+    return 1
+  fi
+  "$@" && worker "${environment}bash ttt_jax/source/launch/worker.sh $start$flags"
+}
+
+is_set_up() {
+  [ "$(count 'not set up')" -eq 0 ] || { say 'set it up first'; return 1; }
 }
 
 # Waits until training is over. Fails if it is to be started again.
@@ -205,12 +239,19 @@ watch() {
     sleep "$poll"
     silent=$((silent + 1))
     now=$(state) || continue
-    [ "$now" = ACTIVE ] || { say "$name is ${now:-not there}"; return 1; }
+    case $now in
+      ACTIVE) ;;
+      '' | DELETING) deleted ;;
+      *)
+        say "$name is $now"
+        return 1
+        ;;
+    esac
     worker "$look" > /dev/null || continue
     silent=0
-    if ! grep -q '\] running' "$scratch/answers"; then
+    if [ "$(count running)" -eq 0 ]; then
       cat "$scratch/answers"
-      grep -q '\] stopped' "$scratch/answers" || ! grep -qv '\] finished' "$scratch/answers"
+      [ "$(count stopped)" -gt 0 ] || [ "$(count finished)" -eq "$(wc -l < "$scratch/answers")" ]
       return
     fi
   done
@@ -222,13 +263,14 @@ train() {
   local left
   [ -n "$flags" ] || fail 'train needs flags for ttt-train: -- --config=... --workdir=...'
   if [ "$retries" -eq 0 ]; then
-    active && start
+    active && begin is_set_up
     return
   fi
   for ((left = retries; ; left--)); do
-    create && setup && start && watch && return
+    create && begin setup && watch && return
     [ "$left" -gt 0 ] || fail "given up after $retries retries; $name costs until deleted"
     say "starting again; retries left: $((left - 1))"
+    start=again
     sleep "$poll"
   done
 }
@@ -249,11 +291,11 @@ logs() {
 stop() {
   local now
   now=$(state) || return
-  if [ "$now" = ACTIVE ]; then
-    worker "bash ttt_jax/source/launch/worker.sh stop $grace"
-  else
-    echo "$name: ${now:-not there}"
-  fi
+  case $now in
+    ACTIVE) worker "bash ttt_jax/source/launch/worker.sh stop $grace" ;;
+    '') echo "$name: not there" ;;
+    *) fail "$name is $now, and train --retries may wait for it: end that, or delete $name" ;;
+  esac
 }
 
 delete() {
@@ -276,7 +318,7 @@ main() {
   cd "$(dirname "$0")/.."
   commit=$(git rev-parse HEAD)
   look='bash ttt_jax/source/launch/worker.sh status'
-  hoped=ACTIVE
+  hoped=ACTIVE made='' start=start
   [ "$command" != create ] || hoped=''
   scratch=$(mktemp -d)
   trap 'rm -rf "$scratch"' EXIT

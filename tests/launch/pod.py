@@ -6,12 +6,16 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import gcloud
 
 import ttt_jax
 
 ROOT = pathlib.Path(ttt_jax.__file__).parents[1]
+# What may stand for ttt-train.
+ECHO = 'echo "$WORKER: $PWD $COLOUR $*"; echo "malloc: $GLIBC_TUNABLES"'
+WAIT = 'trap "echo ended; exit 143" TERM; echo "begun $*"; sleep 600 & wait'
 FAR = 4_000_000_000  # seconds: newer than any file
 
 
@@ -108,3 +112,27 @@ class Pod:
   def close(self) -> None:
     """Ends everything that was started."""
     gcloud.kill(f'POD_STUB={self.folder}')
+
+
+def until(said, pod):
+  """Asks for the status until all workers are said to be so; what is said then."""
+  return wait_for(lambda: pod('status'), lambda now: now.count(said) == 2)
+
+
+def wait_for(look, enough):
+  """Looks until it is enough; what was seen then."""
+  end = time.monotonic() + 300
+  while not enough(now := look()):
+    assert time.monotonic() < end, now
+    time.sleep(0.02)
+  return now
+
+
+def begun(pod):
+  """Waits until ttt-train has begun on all workers."""
+  for number in range(2):
+    wait_for(lambda number=number: log_of(pod, number), lambda log: 'begun' in log)
+
+
+def log_of(pod, number):
+  return pod.worker(number, 'train.log').read_text()

@@ -3,53 +3,13 @@
 import json
 import re
 import shlex
-import time
 
-import pod as pod_lib
 import pytest
 from machines import by_linux
+from pod import WAIT, begun, log_of, until, wait_for
 
+pytest_plugins = ['pods']
 pytestmark = by_linux
-
-ECHO = 'echo "$WORKER: $PWD $COLOUR $*"'
-WAIT = 'trap "echo ended; exit 143" TERM; echo "begun $*"; sleep 600 & wait'
-
-
-@pytest.fixture
-def make_pod(tmp_path):
-  pods = []
-
-  def make(program=ECHO):
-    pods.append(pod_lib.Pod(tmp_path, program))
-    return pods[-1]
-
-  yield make
-  for made in pods:
-    made.close()
-
-
-def until(said, pod):
-  """Asks for the status until all workers are said to be so; what is said then."""
-  return wait_for(lambda: pod('status'), lambda now: now.count(said) == 2)
-
-
-def wait_for(look, enough):
-  """Looks until it is enough; what was seen then."""
-  end = time.monotonic() + 300
-  while not enough(now := look()):
-    assert time.monotonic() < end, now
-    time.sleep(0.02)
-  return now
-
-
-def begun(pod):
-  """Waits until ttt-train has begun on all workers."""
-  for number in range(2):
-    wait_for(lambda number=number: log_of(pod, number), lambda log: 'begun' in log)
-
-
-def log_of(pod, number):
-  return pod.worker(number, 'train.log').read_text()
 
 
 def gcloud_calls(said):
@@ -61,14 +21,15 @@ def test_from_nothing_to_nothing(make_pod):
   pod('create', '--spot')
   commit = pod.git('rev-parse', 'HEAD')
   assert f'[worker-1] ready: {commit}' in pod('setup')
-  said = pod('train', '--env=COLOUR=dark red', '--', '--config=a', '--workdir=it\'s a "b"')
+  said = pod('train', '--env=COLOUR=dark red', '--', '-n', '--workdir=it\'s a "b"')
   assert '[worker-0] training started' in said and '[worker-1] training started' in said
   assert 'my-pod: ACTIVE' in until('] finished', pod)
   for number in range(2):
     log = log_of(pod, number)
-    told = '--distributed --config=a --workdir=it\'s a "b"'
+    told = '--distributed -n --workdir=it\'s a "b"'
     source = pod.worker(number, 'source')
     assert f'{number}: {source} dark red {told}' in log and commit in log
+    assert 'malloc: glibc' in log
   assert 'training does not run' in pod('stop')
   pod('delete')
   assert 'my-pod: not there' in pod('status')
@@ -98,7 +59,7 @@ def test_all_may_be_said_twice(make_pod):
   assert pod.worker(0, 'source/kept').exists()
   assert '[worker-1] idle' in pod('status')
   pod('train', '--', '--x')
-  assert '[worker-0] training runs already' in pod('train', '--', '--x')
+  assert 'training runs already' in pod('train', '--', '--x')
   assert '[worker-1] running' in pod('status')
   begun(pod)
   pod.commit()
@@ -194,7 +155,8 @@ WORKER = (
   'else echo "[$(hostname)] not set up"; fi\' --zone=a-zone --project=p'
 )
 UNPACK = (
-  'rm -rf ttt_jax/new && mkdir -p ttt_jax/new && tar -xzmf ttt_jax.tar.gz -C ttt_jax/new && '
+  'mkdir -p ttt_jax && exec 8> ttt_jax/setup.lock && flock 8 && '
+  'rm -rf ttt_jax/new && mkdir ttt_jax/new && tar -xzmf ttt_jax.tar.gz -C ttt_jax/new && '
   'bash ttt_jax/new/launch/worker.sh setup COMMIT'
 )
 CREATE = (
@@ -205,7 +167,9 @@ SETUP = [
   f'scp SOURCE my-pod:ttt_jax.tar.gz {EVERYWHERE[7:]} --zone=a-zone --project=p',
   f"ssh {EVERYWHERE} '--command={UNPACK}' --zone=a-zone --project=p",
 ]
+LOOK = f'ssh {EVERYWHERE} {WORKER.format("", "status")}'
 START = f'ssh {EVERYWHERE} {WORKER.format("A=1 ", "start --config=c")}'
+RETRIED = [LIST, LOOK, LIST, *SETUP, START]
 
 
 @pytest.mark.parametrize(
@@ -213,9 +177,9 @@ START = f'ssh {EVERYWHERE} {WORKER.format("A=1 ", "start --config=c")}'
   [
     (['create'], [LIST, CREATE, LIST]),
     (['setup'], [LIST, *SETUP]),
-    (['train', '--env=A=1', '--', '--config=c'], [LIST, START]),
-    (['train', '--retries=3', '--env=A=1', '--', '--config=c'], [LIST, LIST, *SETUP, START]),
-    (['status'], [LIST, f'ssh {EVERYWHERE} {WORKER.format("", "status")}']),
+    (['train', '--env=A=1', '--', '--config=c'], [LIST, LOOK, START]),
+    (['train', '--retries=3', '--env=A=1', '--', '--config=c'], RETRIED),
+    (['status'], [LIST, LOOK]),
     (['stop', '--grace=5'], [LIST, f'ssh {EVERYWHERE} {WORKER.format("", "stop 5")}']),
     (['delete'], [LIST, 'delete my-pod --force --quiet --zone=a-zone --project=p']),
     (
