@@ -1,6 +1,7 @@
 """Plans of small steps, compiled for real topologies."""
 
 import dataclasses
+import hashlib
 import json
 import re
 
@@ -87,9 +88,29 @@ def test_a_plan_survives_json_and_is_kept(made, tmp_path, monkeypatch):
   sweep._versions.cache_clear()
 
 
+def rehashed(old, new):
+  """A change by somebody who can compute the hash, too."""
+
+  def change(text):
+    values = text.partition('\n')[2].replace(old, new)
+    return f'{hashlib.sha256(values.encode()).hexdigest()}\n{values}'
+
+  return change
+
+
 @by_libtpu
 @pytest.mark.parametrize(
-  'damage', [lambda text: text[:100], lambda text: '{}', lambda text: '[]']
+  'damage',
+  [
+    lambda text: text[:100],
+    lambda text: '{}',
+    rehashed('"devices": 4', '"devices": 0'),
+    rehashed('"devices": 4', '"devices": "4"'),
+    rehashed('"share": 1.0', '"share": NaN'),
+    rehashed('"v5e:2x2"', '"v5e:2x"'),
+    rehashed('"topology"', '"topography"'),
+    rehashed('}', ''),
+  ],
 )
 def test_a_damaged_plan_is_made_again(made, tmp_path, monkeypatch, damage):
   settings, plan = made

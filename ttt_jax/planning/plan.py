@@ -8,7 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from ttt_jax import chips, sharding
+from ttt_jax import chips, errors, sharding
 from ttt_jax import config as config_lib
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import formula
@@ -126,13 +126,39 @@ class Plan:
 
 
 def from_dict(values: dict) -> Plan:
-  """A plan from what `Plan.to_dict` gave, after a journey through JSON."""
-  kept = {field.name: values[field.name] for field in dataclasses.fields(Plan)}
-  kept['rows'] = formula.Rows(**kept['rows'])
-  kept['batch'] = tuple(kept['batch'])
-  traffic = ({**t, 'axes': tuple(t['axes'])} for t in kept['traffic'])
-  kept['traffic'] = tuple(work.Traffic(**t) for t in traffic)
-  return Plan(**kept)
+  """A plan from what `Plan.to_dict` gave, after a journey through JSON.
+
+  Raises:
+    ValueError: these are not the values of a plan.
+  """
+  try:
+    kept = {field.name: values[field.name] for field in dataclasses.fields(Plan)}
+    kept['rows'] = formula.Rows(**kept['rows'])
+    kept['batch'] = tuple(kept['batch'])
+    traffic = ({**t, 'axes': tuple(t['axes'])} for t in kept['traffic'])
+    kept['traffic'] = tuple(work.Traffic(**t) for t in traffic)
+    made = Plan(**kept)
+    if not _is_sound(made):
+      raise ValueError('a value is not of its kind')
+    made.to_dict()  # what follows from them
+  except (ArithmeticError, AttributeError, KeyError, TypeError, errors.UserError) as error:
+    raise ValueError(f'not the values of a plan: {error!r}') from error
+  return made
+
+
+def _is_sound(plan: Plan) -> bool:
+  """Whether texts are texts, and numbers are what can be reckoned with."""
+  texts = [plan.topology, plan.remat, *plan.mesh]
+  numbers = [*plan.mesh.values(), *plan.batch, *plan.rows]
+  for field in dataclasses.fields(plan):
+    if field.type in (int, float):
+      numbers.append(getattr(plan, field.name))
+  for each in plan.traffic:
+    texts += [each.kind, each.dtype, *each.axes]
+    numbers.append(each.sent)
+  shaped = len(plan.batch) == 3 and all(isinstance(text, str) for text in texts)
+  divided_by = plan.devices, plan.share, plan.memory, plan.needed, *plan.batch
+  return shaped and all(0 <= n < 1e30 for n in numbers) and all(n > 0 for n in divided_by)
 
 
 class _Assumed:

@@ -1,5 +1,6 @@
 """Many plans: what there is to try, and a place to keep what was compiled."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,6 +13,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from ttt_jax import config as config_lib
+from ttt_jax import json_file
 from ttt_jax import vocabulary as vocabulary_lib
 from ttt_jax.model import formula
 from ttt_jax.planning import plan as plan_lib
@@ -81,8 +83,10 @@ def kept(
   path = folder / f'{key}.json'
   if path.exists():
     told, _, text = path.read_bytes().partition(b'\n')
-    if told == _hash(text):  # else to make it again mends it
-      return plan_lib.from_dict(json.loads(text))
+    if told == _hash(text):
+      with contextlib.suppress(ValueError):
+        return plan_lib.from_dict(json_file.parse(text))
+    # To make it again mends it.
   made = plan_lib.make(config, vocabulary, topology, rows)
   folder.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.partial')
