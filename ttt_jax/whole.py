@@ -1,12 +1,10 @@
 """Steps that show when they are whole, and stay so after a loss of power."""
 
-import contextlib
 import os
-import pathlib
 
 import orbax.checkpoint as ocp
 
-from ttt_jax import hashes
+from ttt_jax import folders, hashes
 
 TEMPORARY = '.orbax-checkpoint-tmp'  # in names of folders that orbax takes for unfinished
 
@@ -35,36 +33,6 @@ class Step(ocp.path.atomicity.AtomicRenameTemporaryPath):
     await super().finalize()
     written = super().get_final()
     hashes.write(written)
-    _settle(written)
+    folders.settle(written)
     os.rename(written, self.get_final())
-    _settle_names(written.parent)
-
-
-def _settle(folder: str | os.PathLike) -> None:
-  """Waits until all files below a folder, and their names, are on the disk.
-
-  Raises:
-    OSError: the disk does not keep one of them.
-  """
-
-  def fail(error: OSError):
-    raise error
-
-  for where, _, names in os.walk(folder, onerror=fail):
-    for name in names:
-      file = os.open(pathlib.Path(where, name), os.O_RDONLY)
-      try:
-        os.fsync(file)
-      finally:
-        os.close(file)
-    _settle_names(where)
-
-
-def _settle_names(folder: str | os.PathLike) -> None:
-  """Waits until the names in a folder are on the disk, if its file system can tell."""
-  with contextlib.suppress(OSError):  # of folders some know nothing
-    file = os.open(folder, os.O_RDONLY)
-    try:
-      os.fsync(file)
-    finally:
-      os.close(file)
+    folders.settle_names(written.parent)

@@ -20,6 +20,7 @@ import os
 import pathlib
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -151,7 +152,10 @@ class State:
     tasks: all work, in order.
     done: what is done of it, by name.
     work: does it.
+    spent: where the folder of the preparation lies when the data set is whole; before, None.
   """
+
+  spent: pathlib.Path | None = None
 
   def __init__(self, out: pathlib.Path, job: Job):
     self._out, self._job, self._began = out, job, time.monotonic()
@@ -223,8 +227,11 @@ class State:
       json.dumps(summary, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
     )
     shards.finish(whole, dict(sorted(made.items())), self._job.assets.fingerprints)
-    folders.become(whole, self._out)
-    shutil.rmtree(self.folder)
+    folders.become(whole, self._out, shards.CONTENT)
+    self.spent = self.folder
+    with contextlib.suppress(OSError):  # the data set is there: nothing fails any more
+      spent = f'{self.folder.name}.spent.{uuid.uuid4().hex[:8]}'
+      self.spent = self.folder.rename(self.folder.with_name(spent))
     new, seconds = counts - self._before, time.monotonic() - self._began
     return Result(splits, counts, reasons, self._kept, new, seconds)
 
@@ -241,10 +248,8 @@ class State:
     """The folder that is to become the data set, with the shards in it."""
     whole = self.folder / 'whole'
     moves = shards.homes(whole, files)
-    text = json.dumps([[str(p.relative_to(self.folder)) for p in move] for move in moves])
-    aside = self.folder / 'moves.partial'
-    aside.write_text(text, encoding='utf-8')
-    aside.rename(self.folder / 'moves.json')
+    told = [[str(p.relative_to(self.folder)) for p in move] for move in moves]
+    json_file.write(self.folder / 'moves.json', told)
     shards.records_folder(whole).mkdir(parents=True)
     for path, home in moves:
       path.rename(home)
@@ -278,6 +283,8 @@ def opened(out: str | pathlib.Path, job: Job) -> Iterator[State]:
       _refuse_another(folder, job)
       state = State(out, job)
     yield state
+  if state.spent:  # not earlier: on networks a folder in which a file is open cannot be deleted
+    folders.discard(state.spent)
 
 
 def partial_folder(out: pathlib.Path) -> pathlib.Path:
@@ -289,9 +296,7 @@ def _refuse_another(folder: pathlib.Path, job: Job) -> None:
   """Raises JobError if what lies in `folder` was made with other settings."""
   path, mine = folder / 'job.json', json.loads(json.dumps(job.depends))
   if not path.exists():
-    aside = folder / 'job.partial'
-    aside.write_text(json.dumps(mine, indent=1) + '\n', encoding='utf-8')
-    aside.rename(path)
+    json_file.write(path, mine)
   try:
     theirs = json_file.read(path)
   except ValueError as error:

@@ -1,9 +1,11 @@
+import fcntl
 import json
 import multiprocessing
 import operator
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +195,20 @@ def test_a_hopeless_run_ends_before_all_is_read(assets, tmp_path, processes):
   assert len(kept) >= read
 
 
+def test_it_ends_where_a_folder_in_use_cannot_be_deleted(assets, lines, tmp_path, monkeypatch):
+  remove = shutil.rmtree
+
+  def of_network(path, **more):
+    if (lock := pathlib.Path(path, 'lock')).exists():
+      with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while it is in use
+    remove(path, **more)
+
+  monkeypatch.setattr(shutil, 'rmtree', of_network)
+  assert prepare(tmp_path / 'data', assets, lines).counts.records
+  assert sorted(os.listdir(tmp_path)) == ['data', 'lines.jsonl']
+
+
 def test_another_job_is_refused_by_its_difference(assets, lines, tmp_path):
   with pytest.raises(preparation.RejectedError):
     prepare(tmp_path / 'data', assets, lines, max_rejected=0)
@@ -230,7 +246,7 @@ def test_a_worker_that_dies_between_two_pieces_is_named():
       child.kill()
       child.join()
 
-  with pytest.raises(workers.WorkerError, match='^[bcd]: the process .* SIGKILL'):
+  with pytest.raises(workers.WorkerError, match='^[a-d]: the process .* SIGKILL'):
     workers.run(operator.is_, 'abcd', 2, told)
 
 
