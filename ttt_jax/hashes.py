@@ -16,7 +16,7 @@ _KIND = 'sha256'
 _THREADS = 4  # hashing lets other threads run
 PATIENCE = 30.0  # seconds in which storage that cannot be read may come to itself
 # What file systems, desktops and `write` leave beside what was written, and no reader opens.
-_LITTER = re.compile(r'\.nfs.*|\.fuse_hidden.*|\.DS_Store|\._.*|\.hashes\.json\.partial')
+_LITTER = re.compile(r'\.nfs.*|\.fuse_hidden.*|\.DS_Store|\._.*|\.hashes\.json\..*partial')
 
 
 def write(folder: str | os.PathLike) -> None:

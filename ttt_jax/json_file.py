@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import uuid
 from typing import Any
 
 from ttt_jax import plain_file
@@ -27,13 +28,16 @@ def write(path: str | pathlib.Path, value: Any) -> None:
     OSError: it cannot be written, and is what it was.
   """
   path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.name}.partial')
-  with partial.open('w', encoding='utf-8') as file:
-    file.write(json.dumps(value, indent=1) + '\n')
-    file.flush()
-    # Else the new name may outlast a loss of power, and its content not.
-    os.fsync(file.fileno())
-  partial.replace(path)
+  partial = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.partial')  # others may write too
+  try:
+    with partial.open('w', encoding='utf-8') as file:
+      file.write(json.dumps(value, indent=1) + '\n')
+      file.flush()
+      # Else the new name may outlast a loss of power, and its content not.
+      os.fsync(file.fileno())
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 def parse(raw: bytes, decoder: json.JSONDecoder = _PLAIN) -> Any:

@@ -1,4 +1,5 @@
 import json
+import pathlib
 import resource
 
 import pytest
@@ -28,8 +29,10 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path, cut):
   again = made(tmp_path)
   assert 'a' in again and 'b' not in again
   again['b'], again['c'] = 'two', 3
-  lines = [json.loads(line) for line in path.read_text().splitlines()]
-  assert lines == [{'step': 1}, ['a', 1], ['b', 'two'], ['c', 3]]
+  last = made(tmp_path)
+  assert (last['a'], last['b'], last['c']) == (1, 'two', 3)
+  lines = path.read_text().splitlines()
+  assert [json.loads(line) for line in lines[-2:]] == [['b', 'two'], ['c', 3]]
 
 
 def test_a_file_whose_first_line_was_cut_off_is_begun_anew(tmp_path):
@@ -38,7 +41,26 @@ def test_a_file_whose_first_line_was_cut_off_is_begun_anew(tmp_path):
   path.write_bytes(path.read_bytes()[:4])
   made(tmp_path)['a'] = 1
   assert 'a' in made(tmp_path)
-  assert json.loads(path.read_text().splitlines()[0]) == {'step': 1}
+  assert json.loads(path.read_text().splitlines()[1]) == {'step': 1}
+
+
+def test_who_opens_it_takes_nothing_from_another_who_writes(tmp_path, monkeypatch):
+  first = made(tmp_path)
+  first['a'] = 1
+  (path,) = tmp_path.iterdir()
+  other, read = made(tmp_path), pathlib.Path.read_bytes
+  path.write_bytes(path.read_bytes()[:-2])  # a third one was killed
+
+  def late(self):
+    content = read(self)
+    other['b'] = 2
+    return content
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'read_bytes', late)
+    made(tmp_path)['c'] = 3
+  last = made(tmp_path)
+  assert 'a' not in last and (last['b'], last['c']) == (2, 3)
 
 
 def test_who_does_not_write_reads_and_remembers(tmp_path):

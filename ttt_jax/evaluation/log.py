@@ -29,26 +29,30 @@ class Log:
     text = json.dumps(about, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     self._path, self._writes = folder / f'{stem}-{name}.jsonl', writes
-    whole = self._whole() if self._path.exists() else b''
     self._known: dict[str, Any] = {}
-    for number, line in enumerate(whole.split(b'\n')[1:-1], 2):
-      try:
-        name, result = json_file.parse(line)
-        self._known[str(name)] = result
-      except (ValueError, TypeError) as error:
-        logging.warning('%s:%d is damaged (%s): it is made again', self._path, number, error)
-    if not whole and writes:
+    begun = self._path.exists() and self._read(self._path.read_bytes())
+    if not begun and writes:
       folder.mkdir(parents=True, exist_ok=True)
       json_lines.append(self._path, about)
 
-  def _whole(self) -> bytes:
-    """The whole lines; one that was cut off is cut from the file."""
-    content = self._path.read_bytes()
-    whole = content[: content.rfind(b'\n') + 1]
-    if self._writes and len(whole) < len(content):
-      with self._path.open('r+b') as file:
-        file.truncate(len(whole))
-    return whole
+  def _read(self, content: bytes) -> bool:
+    """Takes what the whole lines say; whether there is one.
+
+    The file stays as it is, for another process may be adding lines: one that was cut off ends
+    where the next one begins.
+    """
+    lines = content.split(b'\n')[:-1]
+    for number, line in enumerate(lines, 1):
+      try:
+        found = json_file.parse(line)
+      except ValueError as error:
+        logging.warning('%s:%d is damaged (%s): it is made again', self._path, number, error)
+        continue
+      if isinstance(found, list) and len(found) == 2:
+        self._known[str(found[0])] = found[1]
+      elif not isinstance(found, dict):  # what the results depend on
+        logging.warning('%s:%d is no result: it is made again', self._path, number)
+    return bool(lines)
 
   def __contains__(self, name: str) -> bool:
     return name in self._known
