@@ -325,6 +325,18 @@ def test_hashes_that_are_none_are_damage(run, files):
   assert resuming.newest_whole(run) == 1
 
 
+def test_a_step_that_goes_while_it_is_verified_gives_way_to_a_later_one(run, monkeypatch):
+  check = hashes.damage
+
+  def late(folder, *more):
+    if folder.name == '2' and checkpoint.latest(run) == 2:
+      save(run, [3], keep=1)
+    return check(folder, *more)
+
+  monkeypatch.setattr(hashes, 'damage', late)
+  assert checkpoint.verified(run) == 3 and checkpoint.steps(run) == [3]
+
+
 def test_a_step_that_comes_while_another_one_is_verified_is_not_read(run, monkeypatch):
   damage = checkpoint.damage
 

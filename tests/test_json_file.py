@@ -75,3 +75,27 @@ def test_what_cannot_be_written_is_what_it_was(tmp_path, monkeypatch):
   assert json_file.read(path) == {'a': 'é'}
   json_file.write(path, 3)
   assert json_file.read(path) == 3 and os.listdir(tmp_path) == ['file.json']
+
+
+def test_two_may_write_one_file_at_once(tmp_path, monkeypatch):
+  path, sync, first = tmp_path / 'a.json', os.fsync, [True]
+
+  def meanwhile(file):
+    if first and first.pop():
+      json_file.write(path, ['other'])
+      assert json_file.read(path) == ['other']
+    sync(file)
+
+  monkeypatch.setattr(os, 'fsync', meanwhile)
+  json_file.write(path, GOOD)
+  assert json_file.read(path) == GOOD and os.listdir(tmp_path) == ['a.json']
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+  def fail(file):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  with pytest.raises(OSError, match='No space'):
+    json_file.write(tmp_path / 'a.json', GOOD)
+  assert not os.listdir(tmp_path)

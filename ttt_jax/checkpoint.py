@@ -180,11 +180,18 @@ def verified(workdir: str | pathlib.Path, below: str = '') -> int:
   if step < 0:
     raise _none(workdir)
   found = damage(workdir, step, below)
+  if found.lines and _has_gone(workdir, step):  # the run has saved others, and deleted this one
+    return verified(workdir, below)
   if found.unreadable:
     raise _unread(workdir, step, '; '.join(found.lines[:3]))
   if found.lines:
     raise _damaged(workdir, step, found.lines)
   return step
+
+
+def _has_gone(workdir: str | pathlib.Path, step: int) -> bool:
+  """Whether there is no such step any more; the first process looks."""
+  return bool(multihost_utils.broadcast_one_to_all(np.array(step not in steps(workdir))))
 
 
 def _none(workdir: str | pathlib.Path) -> CheckpointError:
