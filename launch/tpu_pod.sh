@@ -160,7 +160,7 @@ create() {
         return
         ;;
       '')
-        [ -z "$made" ] || deleted
+        [ -z "$made" ] || { deleted; continue; }
         [ -n "$requested" ] || request || return
         requested=yes hoped=ACTIVE
         ;;
@@ -170,7 +170,7 @@ create() {
         made=''
         continue
         ;;
-      DELETING) [ -z "$made" ] || deleted ;;
+      DELETING) [ -z "$made" ] || { deleted; continue; } ;;
       SUSPENDING) ;;
       *) made=yes ;;
     esac
@@ -180,8 +180,12 @@ create() {
   return 1
 }
 
+# Ends, unless a second look finds the pod: a list may lack it for once.
 deleted() {
-  fail "somebody has deleted $name"
+  sleep "$poll"
+  case $(state || echo unknown) in
+    '' | DELETING) fail "somebody has deleted $name" ;;
+  esac
 }
 
 request() {
@@ -241,7 +245,10 @@ watch() {
     now=$(state) || continue
     case $now in
       ACTIVE) ;;
-      '' | DELETING) deleted ;;
+      '' | DELETING)
+        deleted
+        continue
+        ;;
       *)
         say "$name is $now"
         return 1
