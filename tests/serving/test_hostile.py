@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import pytest
 from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, warm
 
 from ttt_jax import description, parameters
+from ttt_jax.serving import app, limits
 
 pytest_plugins = ['talking']
 
@@ -80,6 +82,70 @@ def test_who_reads_too_slowly_is_dropped(talk):
 
       until(dropped)
     assert ask(client, '/v1/ask', 'one')[-1][0] == 'done'
+
+
+def test_who_reads_slowly_but_steadily_hears_all(talk, monkeypatch, tmp_path):
+  size = 2**22  # more than the system takes at once
+  (tmp_path / 'large').write_bytes(bytes(size))
+  monkeypatch.setattr(app, 'PAGE', tmp_path)
+  with serving(talk, **QUICK) as client:
+    asked = b'GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n'
+    with connect(client, asked, buffer=4096) as slow:
+      head, rest = slow.recv(2**12).split(b'\r\n\r\n')
+      heard = len(rest)
+
+      def hear(size, pause):
+        part = slow.recv(size)
+        assert part, 'dropped'
+        time.sleep(pause)
+        return len(part)
+
+      def steadily():
+        last, heard = time.monotonic() + 3 * QUICK['stall_seconds'], 0
+        while time.monotonic() < last:
+          heard += hear(2**11, 0.1)
+        return heard
+
+      heard += steadily()
+      while heard < size - 2**17:
+        heard += hear(2**15, 0)
+      heard += steadily()  # to the end, which the server has written by then
+      while heard < size:
+        heard += hear(2**15, 0)
+      assert b'200 OK' in head and heard == size
+
+
+def test_the_rest_of_a_body_that_was_answered_is_not_waited_for(talk):
+  with serving(talk, **QUICK) as client:
+    sized, chunked = b'content-length: 100000\r\n\r\n', b'transfer-encoding: chunked\r\n\r\n'
+    begun = {
+      b'200': (b'GET /healthz HTTP/1.1\r\nhost: localhost\r\n' + sized, b'x'),
+      b'405': (HEAD.replace(b'/v1/ask', b'/nothing') + sized, b'x'),
+      b'415': (HEAD.replace(b'/json', b'/nothing') + sized, b'x'),
+      b'421': (HEAD.replace(b'localhost', b'there') + chunked, b'1\r\nx\r\n'),
+    }
+    for status, (head, part) in begun.items():
+      with connect(client, head) as slow:
+        assert slow.recv(2**16).startswith(b'HTTP/1.1 ' + status)
+        until(functools.partial(_is_left, slow, part))
+
+
+def _is_left(connection, part):
+  time.sleep(0.1)
+  try:
+    connection.send(part)
+  except ConnectionError:
+    return True
+
+
+def test_who_sends_the_rest_of_a_body_that_was_answered_may_ask_again(talk, monkeypatch):
+  monkeypatch.setattr(limits, 'LINGER', 60)
+  with serving(talk) as client:
+    asked = b'GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\n'
+    with connect(client, asked) as made:
+      for _ in range(3):
+        assert b'200 OK' in made.recv(2**16)
+        made.sendall(b'rest' + asked)
 
 
 def test_who_leaves_makes_room_at_once(talk):

@@ -16,6 +16,7 @@ from ttt_jax import assets as assets_lib
 from ttt_jax import config as config_lib
 from ttt_jax.codecs import codec as codec_lib
 from ttt_jax.serving import hearing, metrics, problems, telling
+from ttt_jax.serving import limits as limits_lib
 from ttt_jax.serving import service as service_lib
 
 PAGE = pathlib.Path(__file__).parent / 'page'
@@ -25,7 +26,6 @@ _POLICY = (
   "connect-src 'self'; media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; "
   "form-action 'none'"
 )
-_LINGER = 2.0  # seconds in which the rest of a refused body is read, so that the answer arrives
 
 
 class Wish(pydantic.BaseModel):
@@ -288,7 +288,7 @@ class _Lingering(responses.JSONResponse):
     body = {'type': 'http.response.body', 'body': self.body}
     await send(body | {'more_body': True})
     with contextlib.suppress(TimeoutError):  # who sends for longer than that need not be told
-      async with asyncio.timeout(_LINGER):
+      async with asyncio.timeout(limits_lib.LINGER):
         while (message := await receive())['type'] == 'http.request':
           if not message.get('more_body'):
             break

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+# Seconds in which the rest of a body is read that was answered before its end, so that the
+# answer arrives.
+LINGER = 2.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
