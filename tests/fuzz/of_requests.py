@@ -105,7 +105,7 @@ def _service() -> service.Service:
   asked.config, asked.assets, asked.decoder = toys.config(), assets, _Decoder()
   made = service.Service(asked, LIMITS)
   made.engine = _Engine(toys.record(2).document.tokens[-12:])
-  made.ready = True
+  made._open = True
   return made
 
 

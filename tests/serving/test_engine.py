@@ -4,6 +4,7 @@ import collections
 import queue
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -98,6 +99,45 @@ def test_a_failure_is_told_and_survived(speak, made, monkeypatch):
   assert made.alive and 'ttt_failures_total 1' in made._metrics.text({})
   made.submit(request, ear)
   assert ear.whole()[-1].kind == 'done'
+
+
+def test_what_an_answer_held_is_let_go_before_more_is_asked_for(speak, made, monkeypatch):
+  held, passes, empty = [], made._places._passes, made._places._passes.empty
+
+  def broken(state, *_):
+    held.append(weakref.ref(state.cache.k))
+    raise MemoryError('no more')
+
+  def noted(*arguments):
+    monkeypatch.undo()
+    held.append(held[0]() is None)
+    return empty(*arguments)
+
+  monkeypatch.setattr(engine.logging, 'exception', print)  # pytest keeps what is logged
+  monkeypatch.setattr(passes, 'run', broken)
+  monkeypatch.setattr(passes, 'empty', noted)
+  ear = Ear()
+  made.submit(speak.request(prompts(1)[0]), ear)
+  assert ear.whole()[-1].kind == 'failed'
+  made.close()
+  assert held[1:] == [True]
+
+
+def test_a_failure_that_cannot_be_survived_is_told_to_all(speak, made, monkeypatch):
+  def broken(*_, **__):
+    raise MemoryError('no more')
+
+  monkeypatch.setattr(made._places, 'run', broken)
+  monkeypatch.setattr(made._places._passes, 'empty', broken)
+  request, ears = speak.request(prompts(1)[0]), [Ear() for _ in range(5)]
+  with made._changed:  # nothing begins before all are there
+    for ear in ears:
+      made.submit(request, ear)
+  assert all(ear.whole()[-1].kind == 'failed' for ear in ears)
+  made.close()
+  assert not made.alive and made.load == (0, 0)
+  with pytest.raises(engine.ClosedError):
+    made.submit(request, Ear())
 
 
 def test_one_who_cannot_listen_disturbs_nobody(speak, made):

@@ -169,6 +169,23 @@ def test_an_answer_has_its_time(talk, monkeypatch):
     monkeypatch.setattr(engine, '_turn', turn)
 
 
+def test_an_engine_that_has_ended_is_told(talk, monkeypatch):
+  def broken(*_, **__):
+    raise MemoryError('no more')
+
+  with serving(talk) as client:
+    places = client.service.engine._places
+    monkeypatch.setattr(places, 'run', broken)
+    monkeypatch.setattr(places, 'clear', broken)
+    told = client.post('/v1/ask', json={'text': 'one'})
+    assert (told.status_code, told.json()) == (500, {'error': 'the engine failed'})
+    client.service.engine._thread.join(60)
+    told = client.post('/v1/ask', json={'text': 'one'})
+    assert told.status_code == 503 and told.json()['error'] == 'the server is not ready'
+    assert (client.get('/readyz').status_code, client.get('/healthz').status_code) == (503, 500)
+    assert counted(client)['ttt_ready'] == 0 and not client.get('/v1/model').json()['ready']
+
+
 def test_a_codec_that_fails_is_told(talk, monkeypatch):
   def refuse(self):
     raise RuntimeError('no such level')

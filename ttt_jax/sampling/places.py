@@ -67,6 +67,7 @@ class Places:
   def clear(self) -> None:
     """Drops all answers."""
     self._places = [None] * len(self._places)
+    self._state = self._known = None  # goes first: there may be no room for both
     self._set(self._passes.empty(len(self._places), self._least))
 
   def warm(self, longest: int) -> None:

@@ -123,13 +123,13 @@ def make(
   @app.get('/healthz')
   async def healthy():
     """Whether the process is worth keeping."""
-    good = service.engine.alive or not service.ready
+    good = service.healthy
     return responses.JSONResponse({'healthy': good}, 200 if good else 500)
 
   @app.get('/readyz')
   async def ready():
     """Whether requests are taken."""
-    good = service.ready and service.engine.alive
+    good = service.ready
     return responses.JSONResponse({'ready': good}, 200 if good else 503)
 
   app.include_router(api)

@@ -50,7 +50,8 @@ class Engine:
   """Answers the requests of many threads; see `submit`.
 
   A listener is called on the engine's thread with some events at a time and must return at
-  once. The last event is 'done', or 'failed' where the engine could not go on.
+  once. The last event is 'done', or 'failed' where the engine could not go on. It goes on with
+  the requests that come after, unless it cannot even begin anew: then its thread ends.
   """
 
   def __init__(
@@ -112,7 +113,7 @@ class Engine:
 
     Raises:
       BusyError: too many wait already.
-      ClosedError: `close` was called.
+      ClosedError: `close` was called, or nothing can be answered any more.
     """
     with self._changed:
       if self._closing:
@@ -144,11 +145,10 @@ class Engine:
 
   def _work(self) -> None:
     while self._wait():
-      try:
-        self._turn()
-      except Exception:  # whatever it was: others must still be answered
-        logging.exception('the engine failed; answers under way are lost')
-        self._fail()
+      went = _tried(self._turn, 'the engine failed; answers under way are lost')
+      if not (went or _tried(self._fail, 'the engine failed for good; nothing is answered')):
+        self._give_up()
+        return
 
   def _wait(self) -> bool:
     """Waits for something to do; false where there will be nothing any more."""
@@ -212,6 +212,24 @@ class Engine:
         _call(one, [_FAILED])
     self._begun.clear()
     self._places.clear()
+
+  def _give_up(self) -> None:
+    with self._changed:
+      self._closing = True
+      asked = [*self._running.values(), *self._waiting.values()]
+      self._running, self._waiting = {}, collections.OrderedDict()
+      for one in asked:
+        _call(one, [_FAILED])
+
+
+def _tried(step: Callable[[], None], otherwise: str) -> bool:
+  """Whether a step went well; what its error held on the device is free after the return."""
+  try:
+    step()
+  except Exception:  # whatever it was: others must still be answered
+    logging.exception('%s', otherwise)
+    return False
+  return True
 
 
 def _call(asked: _Asked, events: list[events_lib.Event]) -> None:

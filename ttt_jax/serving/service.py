@@ -129,7 +129,6 @@ class Service:
     limits: on what is asked.
     metrics: what is counted.
     engine: answers.
-    ready: whether requests are taken.
   """
 
   def __init__(self, session: session_lib.Session, limits: limits_lib.Limits):
@@ -141,7 +140,17 @@ class Service:
     )
     self._threads = concurrent.futures.ThreadPoolExecutor(_SOUND_THREADS, 'sound')
     self._receiving = 0
-    self.ready = False
+    self._open = False
+
+  @property
+  def ready(self) -> bool:
+    """Whether requests are taken."""
+    return self._open and self.engine.alive
+
+  @property
+  def healthy(self) -> bool:
+    """Whether requests are taken, or will be, or were until it was closed."""
+    return self.engine.alive or not self._open
 
   @property
   def refused(self) -> dict[str, str]:
@@ -174,11 +183,11 @@ class Service:
     codec = self.session.assets.codec
     if warm and 'stream' in codec.abilities:
       codec.decode(np.zeros(1, np.int32))
-    self.ready = True
+    self._open = True
 
   def close(self) -> None:
     """Takes nothing more, and returns when what was taken is answered."""
-    self.ready = False
+    self._open = False
     self.engine.close()
     self._threads.shutdown()
 
@@ -253,5 +262,5 @@ class Service:
     except engine_lib.BusyError as error:
       raise problems.Problem(429, str(error), {'retry-after': str(error.seconds)}) from error
     except engine_lib.ClosedError as error:
-      raise problems.Problem(503, 'the server is closing') from error
+      raise problems.Problem(503, 'no more requests are taken') from error
     return answer
