@@ -208,6 +208,23 @@ def test_a_codec_that_fails_is_told(talk, monkeypatch):
     assert client.service.engine.load == (0, 0)
 
 
+def test_what_nobody_foresaw_is_told_counted_and_logged(talk, monkeypatch, caplog):
+  def broken(*_, **__):
+    raise RuntimeError('a secret')
+
+  with serving(talk) as client:
+    asked = {'content': wav_of(), 'headers': {'content-type': WAV}}
+    assert client.post('/v1/transcribe', **asked).status_code == 200
+    monkeypatch.setattr(type(talk.assets.codec), 'encode', broken)
+    for told in (client.post('/v1/transcribe', **asked) for _ in range(2)):
+      assert (told.status_code, told.json()) == (500, {'error': 'the server failed'})
+    assert counted(client)['ttt_requests_total{task="transcribe",status="500"}'] == 2
+    monkeypatch.setattr(app, '_about', broken)
+    for told in (client.get('/v1/model') for _ in range(2)):
+      assert (told.status_code, told.json()) == (500, {'error': 'the server failed'})
+  assert caplog.text.count('RuntimeError: a secret') >= 3
+
+
 def test_where_sound_is_answered_the_codec_must_stream(talk, client, monkeypatch):
   monkeypatch.setattr(type(talk.assets.codec), 'abilities', frozenset({'encode', 'decode'}))
   for task, form in (('speak', WAV), ('ask', JSON), ('ask', WAV), ('ask', PCM)):

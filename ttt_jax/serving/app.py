@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import fastapi
 import pydantic
+from absl import logging
 from fastapi import exceptions, responses, staticfiles
 from starlette import requests
 
@@ -26,6 +27,7 @@ _POLICY = (
   "connect-src 'self'; media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; "
   "form-action 'none'"
 )
+_FAILED = 'the server failed'
 
 
 class Wish(pydantic.BaseModel):
@@ -138,6 +140,7 @@ def make(
   app.add_exception_handler(exceptions.HTTPException, _plain)
   app.add_exception_handler(exceptions.StarletteHTTPException, _plain)
   app.add_exception_handler(exceptions.RequestValidationError, _explain)
+  app.add_exception_handler(Exception, _fail)
   app.add_middleware(_Headers, hosts=hosts)
   return app
 
@@ -162,6 +165,10 @@ async def _answer(service, request, task: str, wish: Wish, kinds: tuple[str, ...
   except problems.Problem as problem:
     service.metrics.answered(task, problem.status)
     raise
+  except Exception as error:  # whatever it was: who asked is to be told, and nothing of it
+    logging.exception('a request failed')
+    service.metrics.answered(task, 500)
+    raise problems.Problem(500, _FAILED) from error
   service.metrics.answered(task, response.status_code)
   return response
 
@@ -303,6 +310,11 @@ async def _explain(request: fastapi.Request, error: exceptions.RequestValidation
   """Which settings are wrong; what was given is not repeated."""
   found = [f'{one["loc"][-1]}: {one["msg"]}' for one in error.errors()]
   return responses.JSONResponse({'error': '; '.join(found)[:1000]}, 422)
+
+
+async def _fail(request: fastapi.Request, error: Exception):
+  """What nobody foresaw; uvicorn logs it, and closes the connection."""
+  return responses.JSONResponse({'error': _FAILED}, 500, {'connection': 'close'})
 
 
 class _Headers:
