@@ -165,7 +165,7 @@ def test_an_answer_has_its_time(talk, monkeypatch):
     assert ask(client, '/v1/ask', 'one')[-1] == ('error', {'error': 'time is up'})
     with pytest.raises(httpx.RemoteProtocolError):
       client.post('/v1/ask', json={'text': 'one'}, headers={'accept': 'audio/wav'})
-    assert engine.load == (0, 0)
+    assert engine.load == (0, 0) and counted(client)['ttt_answer_seconds_count'] == 0
     monkeypatch.setattr(engine, '_turn', turn)
 
 

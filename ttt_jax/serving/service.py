@@ -87,8 +87,9 @@ class Answer:
           return
         for piece in pieces:
           self._count(piece)
+        if event.kind == 'done':
+          self._service.metrics.spoke(self.first, self.seconds, self.sound)
         yield News(event, pieces)
-      self._service.metrics.spoke(self.first, self.seconds, self.sound)
     finally:
       self._service.engine.cancel(self._ticket)
 
