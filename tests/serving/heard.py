@@ -80,7 +80,7 @@ def serving(talk, keys=(), **changes):
     with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=_PATIENCE) as client:
       while client.get('/readyz').status_code != 200:
         time.sleep(0.01)
-      client.service, client.port = made, port
+      client.service, client.server, client.port = made, running, port
       yield client
   finally:
     running.should_exit = True

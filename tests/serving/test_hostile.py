@@ -189,6 +189,17 @@ def test_more_connections_than_there_may_be_are_refused_in_words(talk):
       assert b'503' in late.recv(2**16)
 
 
+def test_at_the_end_bodies_that_are_coming_are_waited_for(talk, monkeypatch):
+  with serving(talk, answer_seconds=0.5) as client:
+    monkeypatch.setattr(client.service.engine, '_turn', lambda: time.sleep(0.01))
+    with connect(client, HEAD + b'content-length: 15\r\n\r\n{"text": ') as slow:
+      until(lambda: client.service._receiving)
+      client.server.should_exit = True
+      time.sleep(3)  # more than any answer may take
+      slow.sendall(b'"one"}')
+      assert b'time is up' in rest_of(slow)
+
+
 @pytest.fixture
 def run(chatty, assets, tmp_path):
   config, params = chatty

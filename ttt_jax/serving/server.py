@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 
 import uvicorn
 from absl import logging
 
 from ttt_jax.serving import app as app_lib
+from ttt_jax.serving import limits as limits_lib
 from ttt_jax.serving import protocol
 from ttt_jax.serving import service as service_lib
 
@@ -51,7 +53,7 @@ class Server(uvicorn.Server):
         log_level='error',  # what strangers do wrong is told to them, and fills no log
         server_header=False,
         limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=int(limits.answer_seconds) + 1,
+        timeout_graceful_shutdown=math.ceil(_longest(limits)),
       )
     )
 
@@ -80,3 +82,8 @@ class Server(uvicorn.Server):
       self.failed = self.should_exit = True
       raise
     logging.info('ready')
+
+
+def _longest(limits: limits_lib.Limits) -> float:
+  """Seconds that a request may take whose head is there, and who reads it at the end."""
+  return limits.body_seconds + limits.answer_seconds + limits.stall_seconds + 1
