@@ -49,7 +49,10 @@ class _Engine:
   def __init__(self, tokens):
     self._tokens = tokens
 
-  def submit(self, request, listen, drafts) -> int:
+  def reserve(self) -> int:
+    return 0
+
+  def submit(self, request, listen, drafts, ticket) -> int:
     vocabulary = toys.assets().vocabulary
     listen([*events.of_tokens(self._tokens, vocabulary), events.done(True)])
     return 0

@@ -66,6 +66,13 @@ def counted(client):
   return {name: float(value) for name, value in found.items()}
 
 
+def until(condition):
+  last = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < last
+    time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def serving(talk, keys=(), **changes):
   """A server, and a client of it."""

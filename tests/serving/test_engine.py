@@ -101,6 +101,23 @@ def test_a_failure_is_told_and_survived(speak, made, monkeypatch):
   assert ear.whole()[-1].kind == 'done'
 
 
+def test_a_place_is_kept_for_who_is_still_coming(speak, made):
+  request, ears = speak.request(prompts(1)[0]), [Ear() for _ in range(2)]
+  tickets = [made.reserve() for _ in range(5)]  # 3 places, 2 wait
+  assert made.load == (5, 0)
+  with pytest.raises(engine.BusyError):
+    made.reserve()
+  with pytest.raises(engine.BusyError):
+    made.submit(request, Ear())
+  made.cancel(tickets[0])
+  made.submit(request, ears[0])
+  assert made.submit(request, ears[1], ticket=tickets[4]) == tickets[4]
+  assert all(ear.whole()[-1].kind == 'done' for ear in ears)
+  for ticket in tickets[1:4]:
+    made.cancel(ticket)
+  assert made.load == (0, 0)
+
+
 def test_what_an_answer_held_is_let_go_before_more_is_asked_for(speak, made, monkeypatch):
   held, passes, empty = [], made._places._passes, made._places._passes.empty
 

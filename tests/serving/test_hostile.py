@@ -14,7 +14,7 @@ import time
 import httpx
 import machines
 import pytest
-from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, warm
+from heard import EVENTS, ask, events_of, pcm_of, serving, text_of, until, warm
 
 from ttt_jax import description, parameters
 from ttt_jax.serving import app, limits
@@ -42,13 +42,6 @@ def rest_of(connection):
     while part := connection.recv(2**16):
       parts.append(part)
   return b''.join(parts)
-
-
-def until(condition):
-  last = time.monotonic() + 60
-  while not condition():
-    assert time.monotonic() < last
-    time.sleep(0.01)
 
 
 def test_heads_and_bodies_that_do_not_come_are_not_waited_for(talk):

@@ -2,12 +2,14 @@
 
 import copy
 import json
+import threading
+from concurrent import futures
 
 import httpx
 import numpy as np
 import pytest
 from conftest import CODES
-from heard import ask, counted, pcm_of, serving, text_of, warm, wav_of
+from heard import ask, counted, pcm_of, serving, text_of, until, warm, wav_of
 from starlette import testclient as starlette_client
 
 from ttt_jax import errors
@@ -223,6 +225,68 @@ def test_what_nobody_foresaw_is_told_counted_and_logged(talk, monkeypatch, caplo
     for told in (client.get('/v1/model') for _ in range(2)):
       assert (told.status_code, told.json()) == (500, {'error': 'the server failed'})
   assert caplog.text.count('RuntimeError: a secret') >= 3
+
+
+@pytest.fixture
+def deaf(talk, monkeypatch):
+  """Recordings are heard when this is set."""
+  codec, heard = type(talk.assets.codec), threading.Event()
+  encode = codec.encode
+
+  def late(*arguments):
+    assert heard.wait(120)
+    return encode(*arguments)
+
+  monkeypatch.setattr(codec, 'encode', late)
+  yield heard
+  heard.set()
+
+
+def test_recordings_wait_in_the_queue_like_all_others(talk, deaf):
+  asked = {'content': wav_of(), 'headers': {'content-type': WAV}, 'timeout': 120}
+  with serving(talk, queue=2) as client, futures.ThreadPoolExecutor(16) as pool:
+    many = talk.config.sampling.batch + 2
+    told = [pool.submit(client.post, '/v1/transcribe', **asked) for _ in range(many)]
+    until(lambda: client.service.engine.load[0] == many)
+    for one in (
+      client.post('/v1/transcribe', **asked),
+      client.post('/v1/transcribe', **asked | {'content': b'no WAV'}),
+      client.post('/v1/ask', json={'text': 'one'}),
+    ):
+      assert one.status_code == 429 and int(one.headers['retry-after']) >= 1
+    deaf.set()
+    assert {one.result().status_code for one in told} == {200}
+    assert client.service.engine.load == (0, 0)
+
+
+def test_recordings_do_not_hold_up_the_sound_of_others(client, chatty_seed, deaf):
+  asked = {'content': wav_of(), 'headers': {'content-type': WAV}, 'timeout': 120}
+  with futures.ThreadPoolExecutor(4) as pool:
+    told = [pool.submit(client.post, '/v1/transcribe', **asked) for _ in range(3)]
+    until(lambda: client.service.engine.load[0] == 3)
+    said = {'json': {'text': 'one'}, 'params': {'seed': chatty_seed[0], **warm(1.0)}}
+    assert client.post('/v1/ask', **said, timeout=60).json()['text'] == chatty_seed[1]
+    deaf.set()
+    assert {one.result().status_code for one in told} == {200}
+
+
+def test_the_hearing_of_a_recording_has_its_time_too(talk, deaf):
+  asked = {'content': wav_of(), 'headers': {'content-type': WAV}, 'timeout': 60}
+  with serving(talk, answer_seconds=0.5) as client:
+    for _ in range(4):  # the others are not even begun
+      told = client.post('/v1/transcribe', **asked)
+      assert told.status_code == 504 and told.json() == {'error': 'time is up'}
+    assert client.service.engine.load == (0, 0)
+    deaf.set()
+
+
+def test_who_leaves_before_a_recording_is_heard_makes_room(talk, deaf):
+  asked = {'content': wav_of(), 'headers': {'content-type': WAV}}
+  with serving(talk) as client:
+    with pytest.raises(httpx.ReadTimeout):
+      client.post('/v1/transcribe', **asked, timeout=3)
+    until(lambda: client.service.engine.load == (0, 0))
+    deaf.set()
 
 
 def test_where_sound_is_answered_the_codec_must_stream(talk, client, monkeypatch):

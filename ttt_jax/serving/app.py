@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import importlib.metadata
 import pathlib
-from typing import Annotated, Any
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
 
 import fastapi
 import pydantic
@@ -28,6 +30,7 @@ _POLICY = (
   "form-action 'none'"
 )
 _FAILED = 'the server failed'
+_T = TypeVar('_T')
 
 
 class Wish(pydantic.BaseModel):
@@ -185,14 +188,15 @@ async def _answered(service, request, task: str, wish: Wish, kinds: tuple[str, .
     if kind == hearing.JSON:
       said = hearing.text(body, service.limits)
     else:
-      said = await service.work(hearing.recording, body, kind, wish.rate, service.limits)
+      said = functools.partial(hearing.recording, body, kind, wish.rate, service.limits)
     drafts = wish.blocks and form == telling.EVENTS
     sound = telling.sounds(task, form)
-    answer = await service.answer(task, said, wish.voice, wish.seed, settings, drafts, sound)
+    asked = service.answer(task, said, wish.voice, wish.seed, settings, drafts, sound)
+    answer = await _while_there(request, asked)
   assets = service.session.assets
   rate = assets.codec.sample_rate if sound else None
   if form == hearing.JSON:
-    return await _while_there(request, telling.whole(answer, rate))
+    return responses.JSONResponse(await _while_there(request, telling.whole(answer, rate)))
   content = telling.pieces(answer, form, rate, assets.vocabulary, drafts)
   headers = {'content-type': telling.content_type(form, rate), 'x-accel-buffering': 'no'}
   return _Streaming(content, headers=headers)
@@ -208,23 +212,23 @@ class _Streaming(responses.StreamingResponse):
         await super().__call__(scope, receive, send)
 
 
-async def _while_there(request: fastapi.Request, telling_whole) -> responses.Response:
-  """The answer as JSON; given up if the client goes away before it has ended."""
+async def _while_there(request: fastapi.Request, work: Coroutine[Any, Any, _T]) -> _T:
+  """What work leads to; given up if the client goes away before it has ended."""
 
   async def leave():
     while (await request.receive())['type'] != 'http.disconnect':
       pass
 
-  told, left = asyncio.ensure_future(telling_whole), asyncio.ensure_future(leave())
+  done, left = asyncio.ensure_future(work), asyncio.ensure_future(leave())
   try:
-    await asyncio.wait({told, left}, return_when=asyncio.FIRST_COMPLETED)
-    if told.done():
-      return responses.JSONResponse(told.result())
-    return responses.Response(status_code=499)  # nobody reads it
+    await asyncio.wait({done, left}, return_when=asyncio.FIRST_COMPLETED)
+    if done.done():
+      return done.result()
+    raise problems.Problem(499, 'the client went away')  # nobody reads it
   finally:
-    for task in (told, left):
+    for task in (done, left):
       task.cancel()
-    await asyncio.gather(told, left, return_exceptions=True)
+    await asyncio.gather(done, left, return_exceptions=True)
 
 
 async def _read(request: fastapi.Request, count, limits) -> bytes:

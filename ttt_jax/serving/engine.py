@@ -75,6 +75,7 @@ class Engine:
     self._size, self._longest = self._places.free, longest
     self._waiting: collections.OrderedDict[int, _Asked] = collections.OrderedDict()
     self._running: dict[int, _Asked] = {}
+    self._coming: set[int] = set()  # tickets whose requests are still being made
     self._left: set[int] = set()
     self._tickets = itertools.count()
     self._changed = threading.Condition()
@@ -98,18 +99,13 @@ class Engine:
   def load(self) -> tuple[int, int]:
     """Requests that wait, and answers under way."""
     with self._changed:
-      return len(self._waiting), len(self._running)
+      return len(self._coming) + len(self._waiting), len(self._running)
 
-  def submit(self, request: rows_lib.Request, listen: Listener, drafts: bool = False) -> int:
-    """Takes a request of `decoder.request`.
-
-    Args:
-      request: what is asked.
-      listen: hears the events.
-      drafts: whether these are to include drafts of blocks.
+  def reserve(self) -> int:
+    """Takes a place in the queue for a request that is still to be made.
 
     Returns:
-      A ticket for `cancel`.
+      A ticket for `submit` or `cancel`.
 
     Raises:
       BusyError: too many wait already.
@@ -118,11 +114,40 @@ class Engine:
     with self._changed:
       if self._closing:
         raise ClosedError
-      free = self._size - len(self._running)
-      if len(self._waiting) >= self._queue + free:
-        rounds = len(self._waiting) / self._size + 1
-        raise BusyError(max(1, round(rounds * self._seconds)))
+      waiting, free = len(self._coming) + len(self._waiting), self._size - len(self._running)
+      if waiting >= self._queue + free:
+        raise BusyError(max(1, round((waiting / self._size + 1) * self._seconds)))
       ticket = next(self._tickets)
+      self._coming.add(ticket)
+      return ticket
+
+  def submit(
+    self,
+    request: rows_lib.Request,
+    listen: Listener,
+    drafts: bool = False,
+    ticket: int | None = None,
+  ) -> int:
+    """Takes a request of `decoder.request`.
+
+    Args:
+      request: what is asked.
+      listen: hears the events.
+      drafts: whether these are to include drafts of blocks.
+      ticket: of `reserve`; None: it gets in the queue now.
+
+    Returns:
+      The ticket, for `cancel`.
+
+    Raises:
+      BusyError: as `reserve` does.
+      ClosedError: likewise.
+    """
+    with self._changed:
+      ticket = self.reserve() if ticket is None else ticket
+      if self._closing:
+        raise ClosedError
+      self._coming.discard(ticket)
       self._waiting[ticket] = _Asked(request, listen, drafts)
       self._changed.notify()
       return ticket
@@ -130,6 +155,7 @@ class Engine:
   def cancel(self, ticket: int) -> None:
     """Ends an answer that nobody waits for any more; nothing is told after the return."""
     with self._changed:
+      self._coming.discard(ticket)
       self._waiting.pop(ticket, None)
       if self._running.pop(ticket, None):
         self._left.add(ticket)

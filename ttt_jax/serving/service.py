@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,9 @@ _NEEDS = {
   assets_lib.TRANSCRIBE: 'encode',
   assets_lib.ANSWER: None,
 }
-_SOUND_THREADS = 2  # that turn samples to tokens and back, beside the engine's
+# Beside the engine's. Who is heard does not wait for who begins to be, and the other way round.
+_SOUND_THREADS = 2  # that turn tokens to samples
+_HEARING_THREADS = 2  # that turn samples to tokens
 
 
 class News(NamedTuple):
@@ -53,19 +55,28 @@ class Answer:
     sound: seconds of sound so far.
   """
 
-  def __init__(self, service: 'Service', task: str, begin: float, sound: bool):
-    """Asks nothing yet; `sound`: whether its codes are made sound."""
-    self._service, self._task, self._begin = service, task, begin
+  def __init__(self, service: 'Service', sound: bool):
+    """Gets in the queue; raises what `Engine.reserve` raises.
+
+    Args:
+      service: of which it is asked.
+      sound: whether its codes are made sound.
+    """
+    self._service, self._begin = service, time.monotonic()
     self._loop = asyncio.get_running_loop()
     self._queue: asyncio.Queue[list[events_lib.Event]] = asyncio.Queue()
     self._pieces = pieces_lib.Pieces(service.session.assets, sound)
-    self._ticket = -1
+    self._ticket = service.engine.reserve()
     self.first: float | None = None
     self.sound = 0.0
 
   def ask(self, request: rows_lib.Request, drafts: bool) -> None:
-    """Gets in line; raises what `Engine.submit` raises."""
-    self._ticket = self._service.engine.submit(request, self._listen, drafts)
+    """Its news may come from now on; raises what `Engine.submit` raises."""
+    self._service.engine.submit(request, self._listen, drafts, self._ticket)
+
+  def leave(self) -> None:
+    """Makes room for others."""
+    self._service.engine.cancel(self._ticket)
 
   @property
   def seconds(self) -> float:
@@ -91,7 +102,7 @@ class Answer:
           self._service.metrics.spoke(self.first, self.seconds, self.sound)
         yield News(event, pieces)
     finally:
-      self._service.engine.cancel(self._ticket)
+      self.leave()
 
   async def _events(self) -> AsyncIterator[events_lib.Event]:
     last = self._begin + self._service.limits.answer_seconds
@@ -109,7 +120,7 @@ class Answer:
     if event.kind in ('failed', 'late'):
       return []
     if event.kind in ('audio', 'end'):  # takes longer than telling it to a thread
-      return await self._service.work(lambda: list(self._pieces.push(event)))
+      return await self._service.sound(lambda: list(self._pieces.push(event)))
     return list(self._pieces.push(event))
 
   def _count(self, piece: pieces_lib.Piece) -> None:
@@ -139,7 +150,8 @@ class Service:
     self.engine = engine_lib.Engine(
       session.decoder, sampling.batch, limits.queue, sampling.max_prompt, self.metrics
     )
-    self._threads = concurrent.futures.ThreadPoolExecutor(_SOUND_THREADS, 'sound')
+    self._mouths = concurrent.futures.ThreadPoolExecutor(_SOUND_THREADS, 'sound')
+    self._ears = concurrent.futures.ThreadPoolExecutor(_HEARING_THREADS, 'hearing')
     self._receiving = 0
     self._open = False
 
@@ -190,12 +202,12 @@ class Service:
     """Takes nothing more, and returns when what was taken is answered."""
     self._open = False
     self.engine.close()
-    self._threads.shutdown()
+    self._mouths.shutdown()
+    self._ears.shutdown()
 
-  async def work(self, function, *arguments):
-    """Calls what takes long on one of the threads for that."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(self._threads, function, *arguments)
+  async def sound(self, function: Callable[[], list[pieces_lib.Piece]]):
+    """Calls what makes sound, which takes long, on one of the threads for that."""
+    return await asyncio.get_running_loop().run_in_executor(self._mouths, function)
 
   @contextlib.contextmanager
   def receiving(self):
@@ -237,7 +249,7 @@ class Service:
   async def answer(
     self,
     task: str,
-    said: str | session_lib.Recording,
+    said: str | Callable[[], session_lib.Recording],
     voice: int,
     seed: int,
     settings: config_lib.Sampling,
@@ -246,22 +258,40 @@ class Service:
   ) -> Answer:
     """Asks the engine; `Session.reply` has `task`, `said`, `voice` and `sound`.
 
+    A recording is what gives it, called when there is a place in the queue.
+
     Raises:
       Problem: the model cannot be asked that, or too many ask.
     """
-    answer = Answer(self, task, time.monotonic(), sound)
-    ability = 'stream' if sound else None
-    try:
-      if isinstance(said, str):  # soon done: no reason to wait behind sound
-        prompt = self.session.prompt(task, said, voice, ability)
-      else:
-        prompt = await self.work(self.session.prompt, task, said, voice, ability)
-      request = self.session.decoder.request(prompt, seed, settings)
-      answer.ask(request, drafts)
-    except errors.UserError as error:
-      raise problems.Problem(422, str(error)) from error
-    except engine_lib.BusyError as error:
-      raise problems.Problem(429, str(error), {'retry-after': str(error.seconds)}) from error
-    except engine_lib.ClosedError as error:
-      raise problems.Problem(503, 'no more requests are taken') from error
-    return answer
+    with _told(), contextlib.ExitStack() as undo:
+      answer = Answer(self, sound)
+      undo.callback(answer.leave)
+      prompt = await self._prompt(task, said, voice, 'stream' if sound else None)
+      answer.ask(self.session.decoder.request(prompt, seed, settings), drafts)
+      undo.pop_all()
+      return answer
+
+  async def _prompt(self, task: str, said, voice: int, ability: str | None) -> np.ndarray:
+    if isinstance(said, str):  # soon done: no reason to wait behind recordings
+      return self.session.prompt(task, said, voice, ability)
+
+    def heard():
+      return self.session.prompt(task, said(), voice, ability)
+
+    async with asyncio.timeout(self.limits.answer_seconds):
+      return await asyncio.get_running_loop().run_in_executor(self._ears, heard)
+
+
+@contextlib.contextmanager
+def _told():
+  """Raises as Problem why nothing can be answered."""
+  try:
+    yield
+  except errors.UserError as error:
+    raise problems.Problem(422, str(error)) from error
+  except engine_lib.BusyError as error:
+    raise problems.Problem(429, str(error), {'retry-after': str(error.seconds)}) from error
+  except engine_lib.ClosedError as error:
+    raise problems.Problem(503, 'no more requests are taken') from error
+  except TimeoutError as error:
+    raise problems.Problem(504, 'time is up') from error
