@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import functools
+import logging
 import os
 import re
 import signal
@@ -129,6 +130,16 @@ def _is_left(connection, part):
     connection.send(part)
   except ConnectionError:
     return True
+
+
+def test_what_follows_an_answer_and_is_no_body_fills_no_log(talk, caplog):
+  with serving(talk) as client:
+    asked = b'GET /healthz HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n'
+    with connect(client, asked) as made:
+      assert b'200 OK' in made.recv(2**16)
+      made.sendall(b'no number\r\n')
+      rest_of(made)
+  assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_who_sends_the_rest_of_a_body_that_was_answered_may_ask_again(talk, monkeypatch):

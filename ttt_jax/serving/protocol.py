@@ -1,6 +1,7 @@
 """A connection that may not dawdle: time limits that uvicorn itself has none of."""
 
 import asyncio
+import contextlib
 import socket
 
 import h11
@@ -25,7 +26,8 @@ class Protocol(h11_impl.H11Protocol):
     # What the system holds back looks as if it was read: it is to be little.
     made = transport.get_extra_info('socket')
     if made is not None:
-      made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+      with contextlib.suppress(OSError):  # who came may have gone
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     self._await_head()
     self._watch()
 
@@ -38,7 +40,10 @@ class Protocol(h11_impl.H11Protocol):
 
   def send_400_response(self, msg: str) -> None:
     """Ends what is under way too: nothing can be answered behind it."""
-    super().send_400_response(msg)
+    try:
+      super().send_400_response(msg)
+    except h11.LocalProtocolError:  # it is the rest of what has its answer
+      self.transport.close()
     if self.cycle is not None:
       self.cycle.disconnected = True
       self.cycle.message_event.set()
