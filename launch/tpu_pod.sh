@@ -209,26 +209,31 @@ setup() {
   active || return
   [ -z "$(git status --porcelain)" ] || say 'note: what is not committed stays here'
   git archive --format=tar.gz --output="$scratch/source.tar.gz" "$commit" || return
-  cloud scp "$scratch/source.tar.gz" "$name:ttt_jax.tar.gz" --node=all --worker=all \
+  cloud scp "$scratch/source.tar.gz" "$name:ttt_jax-$commit.tar.gz" --node=all --worker=all \
     ${ssh_flags[@]+"${ssh_flags[@]}"} || return
   # Files get the time of the copy, so that an environment made before is brought up to date.
   everywhere "mkdir -p ttt_jax && exec 8> ttt_jax/setup.lock && flock 8 && \
 rm -rf ttt_jax/new && mkdir ttt_jax/new && \
-tar -xzmf ttt_jax.tar.gz -C ttt_jax/new && bash ttt_jax/new/launch/worker.sh setup $commit"
+tar -xzmf ttt_jax-$commit.tar.gz -C ttt_jax/new && bash ttt_jax/new/launch/worker.sh setup $commit"
 }
 
 # Has training run on every worker: starts it where it runs on none, after doing what is named.
+# Once it has begun, a stop that comes between two tries counts.
 begin() {
   local running all
   worker "$look" > /dev/null || return
   running=$(count running) all=$(wc -l < "$scratch/answers")
   if [ "$running" -gt 0 ]; then
-    [ "$running" -lt "$all" ] || { say 'training runs already'; return; }
+    if [ "$running" -eq "$all" ]; then
+      say 'training runs already'
+      start=again
+      return
+    fi
     cat "$scratch/answers"
     say 'training still runs on some workers: stop it, or wait for its end'
     return 1
   fi
-  "$@" && worker "${environment}bash ttt_jax/source/launch/worker.sh $start$flags"
+  "$@" && worker "${environment}bash ttt_jax/source/launch/worker.sh $start$flags" && start=again
 }
 
 is_set_up() {
@@ -277,7 +282,6 @@ train() {
     create && begin setup && watch && return
     [ "$left" -gt 0 ] || fail "given up after $retries retries; $name costs until deleted"
     say "starting again; retries left: $((left - 1))"
-    start=again
     sleep "$poll"
   done
 }

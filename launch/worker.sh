@@ -55,11 +55,17 @@ setup() {
 }
 
 start() {
-  rm -f train.stopped
-  again "$@"
+  begin 'train.stopped' "$@"
 }
 
 again() {
+  begin '' "$@"
+}
+
+# Begins training, and forgets what is named first.
+begin() {
+  local forgotten=$1
+  shift
   exec 8> setup.lock 9> train.lock
   if ! flock --shared --nonblock 8 || [ ! -s commit ]; then
     say 'not set up'
@@ -69,6 +75,7 @@ again() {
     say 'training runs already'
     return
   fi
+  rm -f ${forgotten:+"$forgotten"} # not earlier: a stop may be under way
   if [ -e train.stopped ]; then
     say 'stopped'
     return
@@ -93,13 +100,11 @@ run() {
 }
 
 status() {
-  local code
-  if running; then
+  local code=''
+  # Once before the code is read, as it may just end, and once behind, as it may just begin.
+  if running || { code=$(cat train.exit 2>/dev/null || true) && running; }; then
     say 'running'
-    return
-  fi
-  code=$(cat train.exit 2>/dev/null || true) # not earlier: it may have ended just now
-  if [ ! -s commit ]; then
+  elif [ ! -s commit ]; then
     say 'not set up'
   elif [ "$code" = 0 ]; then
     say 'finished'

@@ -190,8 +190,12 @@ def verified(workdir: str | pathlib.Path, below: str = '') -> int:
 
 
 def _has_gone(workdir: str | pathlib.Path, step: int) -> bool:
-  """Whether there is no such step any more; the first process looks."""
-  return bool(multihost_utils.broadcast_one_to_all(np.array(step not in steps(workdir))))
+  """Whether it can be seen that there is no such step any more; the first process looks."""
+  gone = False
+  if jax.process_index() == 0:
+    with contextlib.suppress(CheckpointError):
+      gone = step not in steps(workdir)
+  return bool(multihost_utils.broadcast_one_to_all(np.array(gone)))
 
 
 def _none(workdir: str | pathlib.Path) -> CheckpointError:

@@ -13,6 +13,7 @@ on no process count, and on no run that was ended before.
 import collections
 import contextlib
 import fcntl
+import glob
 import importlib.metadata
 import itertools
 import json
@@ -281,6 +282,8 @@ def opened(out: str | pathlib.Path, job: Job) -> Iterator[State]:
       except BlockingIOError as error:
         raise JobError(f'{folder}: another process is at work on it') from error
       _refuse_another(folder, job)
+      for left in out.parent.glob(glob.escape(f'{folder.name}.spent.') + '*'):
+        folders.discard(left)  # of one that was killed at its very end
       state = State(out, job)
     yield state
   if state.spent:  # not earlier: on networks a folder in which a file is open cannot be deleted

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -42,10 +43,12 @@ def on_worker(pod, *words):
 def test_nothing_starts_where_one_worker_is_not_set_up(ready):
   pod = ready()
   pod.worker(1, 'commit').unlink()
+  pod.worker(1, 'train.stopped').touch()
   assert 'set it up first' in pod('train', '--', '--x', code=1)
   assert '[worker-0] idle' in pod('status') and '[worker-1] not set up' in pod('status')
   started = on_worker(pod, 'start', '--x')
   assert '[worker-1] not set up' in started.communicate(timeout=300)[0] and started.returncode
+  assert pod.worker(1, 'train.stopped').exists()
   pod('setup')
   pod('train', '--', '--x')
   until('] running', pod)
@@ -92,28 +95,64 @@ def test_without_room_for_its_number_training_does_not_begin(ready):
   assert 'begun' not in log_of(pod, 1)
 
 
-def test_whoever_starts_while_it_is_stopped_is_told_too(ready):
-  pod = ready('trap "sleep 1; echo ended; exit 143" TERM; echo "begun $*"; sleep 600 & wait')
-  pod('train', '--', '--first')
-  begun(pod)
-  second = on_worker(pod, 'start', '--second')  # waits some seconds for the lock
-  stop = on_worker(pod, 'stop', '100')
-  assert stop.wait(300) == 0 and second.wait(300) == 0
-  log = log_of(pod, 1)
-  assert log.count('begun') == log.count('ended')
-  assert on_worker(pod, 'status').communicate(timeout=300)[0] == '[worker-1] stopped\n'
-
-
-def test_a_number_that_is_left_from_before_is_nobodys(ready):
+@pytest.fixture
+def held(ready):
+  """A pod on whose worker 1 somebody seems to train: whose number, the test says."""
   pod = ready()
+  lock = pod.worker(1, 'train.lock')
+  with subprocess.Popen(['flock', lock, 'cat'], stdin=subprocess.PIPE) as held:
+    wait_for(lambda: pod('status'), lambda now: '[worker-1] running' in now)
+    yield pod, held
+    held.kill()
+
+
+def test_a_stop_tells_each_that_it_finds(held):
+  pod, lock = held
+  source, number = pod.worker(1, 'source'), pod.worker(1, 'train.pid')
+  first, second = (subprocess.Popen(['sleep', '600'], cwd=source) for _ in range(2))
+  number.write_text(f'{first.pid}\n')
+  stop = on_worker(pod, 'stop', '1000')
+  assert first.wait(300) == -signal.SIGTERM
+  pod.worker(1, 'train.stopped').unlink()  # as somebody does who starts it
+  number.write_text(f'{second.pid}\n')
+  assert second.wait(300) == -signal.SIGTERM and stop.poll() is None
+  lock.communicate(timeout=300)
+  assert stop.wait(300) == 0 and pod.worker(1, 'train.stopped').exists()
+
+
+def test_a_start_that_comes_while_it_is_stopped_undoes_nothing(held):
+  pod, _ = held
+  pod.worker(1, 'train.stopped').touch()
+  start = on_worker(pod, 'start', '--x')
+  assert 'training runs already' in start.communicate(timeout=300)[0]
+  assert pod.worker(1, 'train.stopped').exists()
+
+
+def test_a_stop_of_yesterday_does_not_end_tries_that_have_begun_nothing(ready):
+  pod = ready()
+  pod('stop')
+  gcloud = pod.folder / 'bin/gcloud'
+  works = gcloud.read_text()
+  fails = 'case "$*" in *" scp "*) exit 1 ;; esac'
+  gcloud.write_text(works.replace('exec', f'{fails}\nexec'))
+  process = pod.start('train', '--retries=9', '--', '--x', POD_POLL='1')
+  for line in process.stdout:
+    if 'starting again' in line:
+      break
+  gcloud.write_text(works)
+  until('] running', pod)
+  pod('stop')
+  assert process.wait(300) == 0
+
+
+def test_a_number_that_is_left_from_before_is_nobodys(held):
+  pod, lock = held
   other = subprocess.Popen(['sleep', '600'])
   pod.worker(1, 'train.pid').write_text(f'{other.pid}\n')
-  held = subprocess.Popen(['flock', pod.worker(1, 'train.lock'), 'cat'], stdin=subprocess.PIPE)
-  wait_for(lambda: pod('status'), lambda now: '[worker-1] running' in now)
   stop = on_worker(pod, 'stop', '0')
   with pytest.raises(subprocess.TimeoutExpired):
     stop.wait(1)
-  held.communicate(timeout=300)
+  lock.communicate(timeout=300)
   assert stop.wait(300) == 0 and other.poll() is None
   other.kill()
 

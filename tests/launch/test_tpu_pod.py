@@ -156,7 +156,8 @@ WORKER = (
 )
 UNPACK = (
   'mkdir -p ttt_jax && exec 8> ttt_jax/setup.lock && flock 8 && '
-  'rm -rf ttt_jax/new && mkdir ttt_jax/new && tar -xzmf ttt_jax.tar.gz -C ttt_jax/new && '
+  'rm -rf ttt_jax/new && mkdir ttt_jax/new && '
+  'tar -xzmf ttt_jax-COMMIT.tar.gz -C ttt_jax/new && '
   'bash ttt_jax/new/launch/worker.sh setup COMMIT'
 )
 CREATE = (
@@ -164,7 +165,7 @@ CREATE = (
   '--node-id=my-pod --zone=a-zone --project=p'
 )
 SETUP = [
-  f'scp SOURCE my-pod:ttt_jax.tar.gz {EVERYWHERE[7:]} --zone=a-zone --project=p',
+  f'scp SOURCE my-pod:ttt_jax-COMMIT.tar.gz {EVERYWHERE[7:]} --zone=a-zone --project=p',
   f"ssh {EVERYWHERE} '--command={UNPACK}' --zone=a-zone --project=p",
 ]
 LOOK = f'ssh {EVERYWHERE} {WORKER.format("", "status")}'

@@ -204,6 +204,7 @@ def test_it_ends_where_a_folder_in_use_cannot_be_deleted(assets, lines, tmp_path
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while it is in use
     remove(path, **more)
 
+  (tmp_path / 'data.partial.spent.1').mkdir()  # of one that was killed
   monkeypatch.setattr(shutil, 'rmtree', of_network)
   assert prepare(tmp_path / 'data', assets, lines).counts.records
   assert sorted(os.listdir(tmp_path)) == ['data', 'lines.jsonl']

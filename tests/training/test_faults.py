@@ -276,7 +276,10 @@ def test_a_start_that_hangs_is_ended(toy_data, tmp_path):
   assert done.returncode == watchdog.CODE and 'in stuck' in done.stderr
 
 
-def test_what_a_failed_save_writes_late_goes_with_a_later_save(tmp_path):
+def test_what_a_failed_save_writes_late_goes_with_a_later_save(tmp_path, monkeypatch, caplog):
+  def fail(workdir):
+    raise OSError(errno.EIO, 'does not answer')
+
   late = tmp_path / checkpoint.DIRECTORY / f'1{whole.TEMPORARY}-late'
   with checkpoint.opened(tmp_path, 2) as checkpoints:
     store = saver.Saver(checkpoints, tmp_path, {})
@@ -285,8 +288,9 @@ def test_what_a_failed_save_writes_late_goes_with_a_later_save(tmp_path):
     late.mkdir()
     store.save(3, params, params)
     assert not late.exists()
+    monkeypatch.setattr(checkpoint, 'sweep', fail)
     store.finish()
-  assert checkpoint.steps(tmp_path) == [2, 3]
+  assert checkpoint.steps(tmp_path) == [2, 3] and 'does not answer' in caplog.text
 
 
 def test_without_room_for_a_checkpoint_none_is_begun(tmp_path, monkeypatch, caplog):

@@ -81,7 +81,10 @@ class Saver:
     if self._under_way is not None:
       self._under_way, self._missed, self._failures = None, [], 0
     # Each time, and not only behind what failed: when one thread fails, others still write.
-    checkpoint.sweep(self._workdir)
+    try:
+      checkpoint.sweep(self._workdir)
+    except OSError as error:
+      logging.error('what failed saves have left cannot be looked for: %s', error)
 
   def _failed(self, error: Exception) -> None:
     """Goes on without the step, if that may be; else raises the error again."""
