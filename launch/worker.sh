@@ -55,16 +55,16 @@ setup() {
 }
 
 start() {
-  begin 'train.stopped' "$@"
+  begin anew "$@"
 }
 
 again() {
-  begin '' "$@"
+  begin again "$@"
 }
 
-# Begins training, and forgets what is named first.
+# Begins training, anew or again: anew, it may have been stopped before.
 begin() {
-  local forgotten=$1
+  local how=$1
   shift
   exec 8> setup.lock 9> train.lock
   if ! flock --shared --nonblock 8 || [ ! -s commit ]; then
@@ -75,7 +75,7 @@ begin() {
     say 'training runs already'
     return
   fi
-  rm -f ${forgotten:+"$forgotten"} # not earlier: a stop may be under way
+  [ "$how" = again ] || rm -f train.stopped # not earlier: a stop may be under way
   if [ -e train.stopped ]; then
     say 'stopped'
     return
@@ -126,7 +126,7 @@ is_training() {
 
 stop() {
   local grace=$1 pid pids told='' end=0
-  touch train.stopped || say 'the disk is full: train --retries may start it again'
+  touch train.stopped || say 'train.stopped cannot be written: train --retries may start it again'
   if ! running; then
     say 'training does not run'
     return

@@ -40,6 +40,11 @@ def on_worker(pod, *words):
   )
 
 
+def until_said(process, text):
+  """Reads what the tool says up to a line with `text`."""
+  assert any(text in line for line in process.stdout)
+
+
 def test_nothing_starts_where_one_worker_is_not_set_up(ready):
   pod = ready()
   pod.worker(1, 'commit').unlink()
@@ -136,9 +141,7 @@ def test_a_stop_of_yesterday_does_not_end_tries_that_have_begun_nothing(ready):
   fails = 'case "$*" in *" scp "*) exit 1 ;; esac'
   gcloud.write_text(works.replace('exec', f'{fails}\nexec'))
   process = pod.start('train', '--retries=9', '--', '--x', POD_POLL='1')
-  for line in process.stdout:
-    if 'starting again' in line:
-      break
+  until_said(process, 'starting again')
   gcloud.write_text(works)
   until('] running', pod)
   pod('stop')
@@ -181,9 +184,7 @@ def test_a_request_that_was_deleted_is_not_made_again(make_pod):
 def test_a_stop_between_two_tries_ends_them(ready):
   pod = ready('exit 1')
   process = pod.start('train', '--retries=5', '--', '--x', POD_POLL='2')
-  for line in process.stdout:
-    if 'starting again' in line:
-      break
+  until_said(process, 'starting again')
   pod('stop')
   said, _ = process.communicate(timeout=300)
   assert process.returncode == 0 and '[worker-0] stopped' in said
@@ -203,9 +204,7 @@ def test_the_same_command_picks_a_run_up_that_has_another_commit(ready):
   begun(pod)
   pod.commit()
   process = pod.start('train', '--retries=1', '--', '--x')
-  for line in process.stdout:
-    if 'training runs already' in line:
-      break
+  until_said(process, 'training runs already')
   pod('stop')
   said, _ = process.communicate(timeout=300)
   assert process.returncode == 0 and '[worker-1] stopped' in said
